@@ -1,0 +1,135 @@
+//! What flows: values, errors, and the ends of expansions.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::lineage::Lineage;
+
+/// Bytes that every item counts for, on top of its payload, against byte credits and budgets:
+/// about what its bookkeeping takes.
+pub const ITEM_OVERHEAD: u64 = 32;
+
+/// How a payload is encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encoding {
+    /// MessagePack with named fields: self-describing.
+    #[default]
+    MessagePack,
+    /// The user's own bytes, as they are.
+    Raw,
+}
+
+/// What one link hands to the next task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its identity.
+    pub lineage: Lineage,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// The content of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A payload.
+    Value(Encoding, Bytes),
+    /// A failure, which passes later stages untouched.
+    Error(Box<ItemError>),
+    /// The end of an expansion that went well; its lineage has the count.
+    End,
+}
+
+impl Item {
+    /// The bytes that it counts for: both ends of a link compute the same.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        ITEM_OVERHEAD
+            + match &self.body {
+                Body::Value(_, bytes) => bytes.len() as u64,
+                Body::Error(error) => error.size(),
+                Body::End => 0,
+            }
+    }
+
+    /// Whether it is an error item.
+    #[must_use]
+    pub const fn is_error(&self) -> bool {
+        matches!(self.body, Body::Error(_))
+    }
+}
+
+/// Why an item failed, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemError {
+    /// The stage whose function failed.
+    pub stage: String,
+    /// What sort of failure it was.
+    pub kind: ErrorKind,
+    /// The failure in words.
+    pub message: String,
+    /// How often the function was tried.
+    pub attempts: u32,
+    /// The name of the process where it ran.
+    pub worker: String,
+}
+
+impl ItemError {
+    fn size(&self) -> u64 {
+        (self.stage.len() + self.message.len() + self.worker.len()) as u64
+    }
+}
+
+impl fmt::Display for ItemError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage {:?}: {}: {}", self.stage, self.kind, self.message)?;
+        if self.attempts > 1 {
+            write!(f, " (after {} attempts)", self.attempts)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ItemError {}
+
+/// The sorts of failure of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// The function answered with an error.
+    Failed,
+    /// The function took longer than its timeout.
+    Timeout,
+    /// The function panicked.
+    Panicked,
+    /// The payload did not decode as the type that the function takes.
+    Decode,
+    /// What the function made could not be encoded.
+    Encode,
+    /// What the function made is above the largest payload.
+    TooLarge,
+}
+
+impl ErrorKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Failed, Self::Timeout, Self::Panicked, Self::Decode, Self::Encode, Self::TooLarge];
+
+    /// Its name as people and files see it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Panicked => "panicked",
+            Self::Decode => "decode",
+            Self::Encode => "encode",
+            Self::TooLarge => "too_large",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

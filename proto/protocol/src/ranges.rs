@@ -1,0 +1,235 @@
+//! A set of numbers, kept as ranges: compact when what it holds is mostly contiguous.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A set of `u64`, stored as disjoint, non-adjacent, half-open ranges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeSet {
+    /// start → end, exclusive.
+    ranges: BTreeMap<u64, u64>,
+}
+
+impl RangeSet {
+    /// The empty set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { ranges: BTreeMap::new() }
+    }
+
+    /// Adds one number. False if it was there.
+    pub fn insert(&mut self, n: u64) -> bool {
+        if self.contains(n) || n == u64::MAX {
+            return false;
+        }
+        let mut start = n;
+        let mut end = n + 1;
+        if let Some((&s, &e)) = self.ranges.range(..n).next_back()
+            && e == n
+        {
+            start = s;
+        }
+        if let Some(after) = self.ranges.remove(&end) {
+            end = after;
+        }
+        self.ranges.insert(start, end);
+        true
+    }
+
+    /// Adds all numbers of a range.
+    pub fn insert_range(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        if let Some((&s, &e)) = self.ranges.range(..=start).next_back()
+            && e >= start
+        {
+            start = s;
+            end = end.max(e);
+        }
+        let swallowed: Vec<u64> = self.ranges.range(start..=end).map(|(&s, _)| s).collect();
+        for s in swallowed {
+            if let Some(e) = self.ranges.remove(&s) {
+                end = end.max(e);
+            }
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Whether the number is in the set.
+    #[must_use]
+    pub fn contains(&self, n: u64) -> bool {
+        self.ranges.range(..=n).next_back().is_some_and(|(_, &e)| n < e)
+    }
+
+    /// Removes everything below `bound`.
+    pub fn forget_below(&mut self, bound: u64) {
+        while let Some((&s, &e)) = self.ranges.first_key_value() {
+            if s >= bound {
+                return;
+            }
+            self.ranges.remove(&s);
+            if e > bound {
+                self.ranges.insert(bound, e);
+                return;
+            }
+        }
+    }
+
+    /// If the set starts exactly at `at`, takes its first range away and answers where that ended.
+    /// So a prefix that grows by ranges swallows what has become contiguous with it.
+    pub fn take_prefix(&mut self, at: u64) -> Option<u64> {
+        self.ranges.remove(&at)
+    }
+
+    /// The ranges, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.ranges.iter().map(|(&s, &e)| s..e)
+    }
+
+    /// How many ranges it takes.
+    #[must_use]
+    pub fn range_count(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The largest number in it.
+    #[must_use]
+    pub fn last(&self) -> Option<u64> {
+        self.ranges.last_key_value().map(|(_, &e)| e - 1)
+    }
+}
+
+impl FromIterator<Range<u64>> for RangeSet {
+    fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Self {
+        let mut set = Self::new();
+        for range in ranges {
+            set.insert_range(range);
+        }
+        set
+    }
+}
+
+/// Numbers that are settled: everything below `prefix`, and some more above it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    prefix: u64,
+    above: RangeSet,
+}
+
+impl Settled {
+    /// Nothing settled yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { prefix: 0, above: RangeSet::new() }
+    }
+
+    /// As it travels: a prefix and ranges above it. Ranges that touch the prefix are folded into it.
+    #[must_use]
+    pub fn from_parts(prefix: u64, ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
+        let mut set = Self { prefix, above: ranges.into_iter().collect() };
+        set.above.forget_below(prefix);
+        set.fold();
+        set
+    }
+
+    /// Settles one number. False if it was settled.
+    pub fn insert(&mut self, n: u64) -> bool {
+        if n == self.prefix {
+            self.prefix += 1;
+            self.fold();
+            return true;
+        }
+        n > self.prefix && self.above.insert(n)
+    }
+
+    fn fold(&mut self) {
+        while let Some(end) = self.above.take_prefix(self.prefix) {
+            self.prefix = end;
+        }
+    }
+
+    /// Whether the number is settled.
+    #[must_use]
+    pub fn contains(&self, n: u64) -> bool {
+        n < self.prefix || self.above.contains(n)
+    }
+
+    /// Everything below this is settled; this is not.
+    #[must_use]
+    pub const fn prefix(&self) -> u64 {
+        self.prefix
+    }
+
+    /// What is settled above the prefix.
+    #[must_use]
+    pub const fn above(&self) -> &RangeSet {
+        &self.above
+    }
+
+    /// One past the largest settled number.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.above.last().map_or(self.prefix, |n| n + 1)
+    }
+
+    /// Adds all that `other` has settled.
+    pub fn merge(&mut self, other: &Self) {
+        self.above.insert_range(self.prefix..other.prefix.max(self.prefix));
+        for range in other.above.iter() {
+            self.above.insert_range(range);
+        }
+        self.above.forget_below(self.prefix);
+        self.fold();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_range_set_is_a_set(ops in prop::collection::vec((0u64..40, 0u64..6, any::<bool>()), 0..60), cut in 0u64..40) {
+            let (mut set, mut model) = (RangeSet::new(), BTreeSet::new());
+            for (start, len, single) in ops {
+                if single {
+                    prop_assert_eq!(set.insert(start), model.insert(start));
+                } else {
+                    set.insert_range(start..start + len);
+                    model.extend(start..start + len);
+                }
+            }
+            set.forget_below(cut);
+            model.retain(|&n| n >= cut);
+            let flat: Vec<u64> = set.iter().flatten().collect();
+            prop_assert_eq!(flat, model.iter().copied().collect::<Vec<_>>());
+            let all: Vec<_> = set.iter().collect();
+            prop_assert!(all.windows(2).all(|w| w[0].end < w[1].start), "ranges touch: {all:?}");
+            prop_assert_eq!(set.last(), model.last().copied());
+        }
+
+        #[test]
+        fn settled_numbers_fold_into_the_prefix(numbers in prop::collection::vec(0u64..30, 0..40), more in prop::collection::vec(0u64..30, 0..40)) {
+            let (mut a, mut b, mut model) = (Settled::new(), Settled::new(), BTreeSet::new());
+            for n in numbers { prop_assert_eq!(a.insert(n), model.insert(n)); }
+            for n in more { b.insert(n); model.insert(n); }
+            a.merge(&b);
+            let prefix = (0..).find(|n| !model.contains(n)).unwrap();
+            prop_assert_eq!(a.prefix(), prefix);
+            for n in 0..40 { prop_assert_eq!(a.contains(n), model.contains(&n)); }
+            prop_assert_eq!(Settled::from_parts(a.prefix(), a.above().iter()), a);
+        }
+    }
+}
