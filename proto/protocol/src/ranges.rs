@@ -88,6 +88,26 @@ impl RangeSet {
         self.ranges.iter().map(|(&s, &e)| s..e)
     }
 
+    /// The numbers of this set that are not in `other`, as ranges.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Vec<Range<u64>> {
+        let mut rest = Vec::new();
+        for range in self.iter() {
+            let mut start = range.start;
+            let before = other.ranges.range(..=start).next_back().map(|(&s, _)| s).unwrap_or(start);
+            for (&s, &e) in other.ranges.range(before..range.end) {
+                if s > start {
+                    rest.push(start..s);
+                }
+                start = start.max(e);
+            }
+            if start < range.end {
+                rest.push(start..range.end);
+            }
+        }
+        rest
+    }
+
     /// How many ranges it takes.
     #[must_use]
     pub fn range_count(&self) -> usize {
@@ -180,6 +200,15 @@ impl Settled {
         self.above.last().map_or(self.prefix, |n| n + 1)
     }
 
+    /// What is settled here and was not in `older`, as ranges.
+    #[must_use]
+    pub fn since(&self, older: &Self) -> Vec<Range<u64>> {
+        let mut new = self.above.clone();
+        new.insert_range(older.prefix..self.prefix.max(older.prefix));
+        new.forget_below(older.prefix);
+        new.minus(&older.above)
+    }
+
     /// Adds all that `other` has settled.
     pub fn merge(&mut self, other: &Self) {
         self.above.insert_range(self.prefix..other.prefix.max(self.prefix));
@@ -225,7 +254,11 @@ mod tests {
             let (mut a, mut b, mut model) = (Settled::new(), Settled::new(), BTreeSet::new());
             for n in numbers { prop_assert_eq!(a.insert(n), model.insert(n)); }
             for n in more { b.insert(n); model.insert(n); }
+            let (old, seen) = (a.clone(), (0..40).filter(|&n| a.contains(n)).count());
             a.merge(&b);
+            let new: Vec<u64> = a.since(&old).into_iter().flatten().collect();
+            prop_assert!(new.iter().all(|&n| a.contains(n) && !old.contains(n)));
+            prop_assert_eq!(new.len() + seen, model.len());
             let prefix = (0..).find(|n| !model.contains(n)).unwrap();
             prop_assert_eq!(a.prefix(), prefix);
             for n in 0..40 { prop_assert_eq!(a.contains(n), model.contains(&n)); }
