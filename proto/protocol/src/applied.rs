@@ -97,7 +97,9 @@ impl Applied {
     /// How many roots and ranges it remembers: what the window bounds.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let of_root = |r: &OfRoot| r.outputs.values().map(RangeSet::range_count).sum::<usize>() + r.ends.len();
+        let of_root = |r: &OfRoot| {
+            r.outputs.values().map(RangeSet::range_count).sum::<usize>() + r.ends.len()
+        };
         self.sources
             .values()
             .map(|s| s.plain.range_count() + s.expanded.values().map(of_root).sum::<usize>())
@@ -193,8 +195,11 @@ mod tests {
 
     fn lineages() -> impl Strategy<Value = Lineage> {
         let step = prop_oneof![(0u64..3).prop_map(Step::Output), (0u32..2).prop_map(Step::Branch)];
-        (0u64..4, prop::collection::vec(step, 0..3))
-            .prop_map(|(n, steps)| Lineage { source: S, root: n, steps })
+        (0u64..4, prop::collection::vec(step, 0..3)).prop_map(|(n, steps)| Lineage {
+            source: S,
+            root: n,
+            steps,
+        })
     }
 
     proptest! {

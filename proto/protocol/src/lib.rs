@@ -22,6 +22,7 @@ pub mod pipeline;
 
 pub mod ranges;
 pub mod ring;
+pub mod task;
 
 pub mod time;
 pub mod window;

@@ -116,11 +116,7 @@ impl Receiver {
     }
 
     /// The sender accepted, and resumes from that connection.
-    pub fn accepted(
-        &mut self,
-        conn: ConnId,
-        resume: Option<ConnId>,
-    ) -> Result<Resumed, Violation> {
+    pub fn accepted(&mut self, conn: ConnId, resume: Option<ConnId>) -> Result<Resumed, Violation> {
         let offered = std::mem::take(&mut self.offered);
         match resume {
             None => Ok(self.advance(conn, None)),
@@ -324,6 +320,12 @@ impl Receiver {
     /// Grants so many items more.
     pub const fn grant(&mut self, items: u64) {
         self.limit.items += items;
+    }
+
+    /// Items granted that the sender does not know of.
+    #[must_use]
+    pub const fn news(&self) -> u64 {
+        self.limit.items - self.granted.items
     }
 
     /// Whether a grant is ready that the sender does not know of.

@@ -195,7 +195,10 @@ trait AfterHandshake {
 
 impl AfterHandshake for VecDeque<Wire> {
     fn push_front_after_handshake(&mut self, wire: Wire) {
-        let at = self.iter().take_while(|w| !matches!(w, Wire::Frame(Frame::Ack(_) | Frame::Return(_)))).count();
+        let at = self
+            .iter()
+            .take_while(|w| !matches!(w, Wire::Frame(Frame::Ack(_) | Frame::Return(_))))
+            .count();
         self.insert(at, wire);
     }
 }
@@ -321,6 +324,7 @@ fn what_a_peer_may_not_do_is_a_typed_violation() {
         pair.receiver.on_items(&large, 9),
         Err(Violation::PayloadTooLarge { size: 10_001, max })
     );
-    let two = crate::frame::Items { batch: vec![item(9, 150), item(10, 150)], ..Default::default() };
+    let two =
+        crate::frame::Items { batch: vec![item(9, 150), item(10, 150)], ..Default::default() };
     assert!(matches!(pair.receiver.on_items(&two, 9), Err(Violation::ByteCredit { .. })));
 }

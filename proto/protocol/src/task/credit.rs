@@ -1,0 +1,141 @@
+//! How a task's input credit is shared among its links.
+//!
+//! The limit is slots plus the channel's buffer, and never below the number of links. Each link
+//! always has one credit. What is free goes first to links that announce backlog, evenly; then links
+//! that are in use are topped up to an even share, so that a steady sender need not ask.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+use super::{LinkKey, Task};
+
+/// What an automatic buffer holds: what the stage takes in so long.
+const AUTOMATIC_BUFFER: Duration = Duration::from_millis(20);
+const MEASURE_EVERY: Duration = Duration::from_millis(50);
+/// No buffer is larger; byte credits bound large items long before this.
+const LARGEST_BUFFER: u64 = 65_536;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pool {
+    /// Whether the shares may have to change.
+    pub(super) changed: bool,
+    taken: u64,
+    measured_at: Time,
+    measured_taken: u64,
+    /// Items that the stage takes in [`AUTOMATIC_BUFFER`], as last measured.
+    pace: u64,
+}
+
+impl Pool {
+    pub(super) const fn took_one(&mut self) {
+        self.taken += 1;
+        self.changed = true;
+    }
+
+    fn measure(&mut self, now: Time) {
+        let elapsed = now.since(self.measured_at);
+        if elapsed >= MEASURE_EVERY {
+            let taken = self.taken - self.measured_taken;
+            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+            let latest = taken.saturating_mul(AUTOMATIC_BUFFER.as_micros() as u64) / micros;
+            // A lull halves the pace, it does not forget it: bursts would pay for that.
+            self.pace = latest.max(self.pace / 2);
+            self.measured_at = now;
+            self.measured_taken = self.taken;
+        }
+    }
+}
+
+impl Task {
+    /// The task's limit: how many items may be granted and not taken, over all its links.
+    fn limit(&self, links: u64) -> u64 {
+        let slots = u64::from(self.slots);
+        let automatic = self.credit.pace.clamp(slots, LARGEST_BUFFER.max(slots));
+        let buffers: u64 = self.in_channels.values().map(|b| b.map_or(automatic, u64::from)).sum();
+        let limit = slots + buffers;
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let limit = if self.has_bug(super::Bug::LostCredit) {
+            limit.saturating_sub(self.credit.taken / 8)
+        } else {
+            limit
+        };
+        limit.max(links)
+    }
+
+    /// Shares out what is free.
+    pub(super) fn regrant(&mut self, now: Time) {
+        if !self.credit.changed || self.draining {
+            return;
+        }
+        self.credit.changed = false;
+        self.credit.measure(now);
+        let up: Vec<LinkKey> =
+            self.in_links.iter().filter(|(_, l)| l.wire.is_up()).map(|(key, _)| *key).collect();
+        if up.is_empty() {
+            return;
+        }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let lossy = self.has_bug(super::Bug::LostCredit);
+        #[cfg(not(any(test, feature = "planted-bugs")))]
+        let lossy = false;
+        let limit = self.limit(if lossy { 0 } else { up.len() as u64 });
+        let out: u64 = self
+            .in_links
+            .values()
+            .map(|l| if l.wire.is_up() { l.receiver.outstanding() } else { l.receiver.untaken() })
+            .sum();
+        let mut free = limit.saturating_sub(out);
+        for key in &up {
+            if !lossy && self.in_links[key].receiver.outstanding() == 0 {
+                self.grant(*key, 1, &mut free);
+            }
+        }
+        // Evenly among those that want: whoever wants less leaves the rest to the others.
+        loop {
+            let wanting: Vec<(LinkKey, u64)> = up
+                .iter()
+                .map(|key| (*key, self.in_links[key].receiver.wanted()))
+                .filter(|(_, wanted)| *wanted > 0)
+                .collect();
+            if wanting.is_empty() || free == 0 {
+                break;
+            }
+            let share = (free / wanting.len() as u64).max(1);
+            for (key, wanted) in wanting {
+                self.grant(key, wanted.min(share).min(free), &mut free);
+            }
+        }
+        let active: Vec<LinkKey> =
+            up.iter().copied().filter(|k| self.in_links[k].receiver.is_active()).collect();
+        let even = limit / (active.len() as u64).max(1);
+        for key in active {
+            let missing = even.saturating_sub(self.in_links[&key].receiver.outstanding());
+            self.grant(key, missing.min(free), &mut free);
+        }
+        for key in up {
+            if self.in_links[&key].receiver.has_grant() {
+                self.dirty.insert(key);
+                self.flush_soon(now);
+            }
+        }
+    }
+
+    fn grant(&mut self, key: LinkKey, items: u64, free: &mut u64) {
+        if let Some(link) = self.in_links.get_mut(&key) {
+            link.receiver.grant(items);
+            *free = free.saturating_sub(items);
+        }
+    }
+
+    /// Whether a grant to this link should go now: its sender waits, or half its share is news.
+    pub(super) fn grant_is_due(&self, key: LinkKey) -> bool {
+        let Some(link) = self.in_links.get(&key) else { return false };
+        let receiver = &link.receiver;
+        receiver.has_grant()
+            && (link.flush
+                || receiver.owes_first_grant()
+                || receiver.is_starved()
+                || receiver.news() >= receiver.outstanding().div_ceil(2))
+    }
+}

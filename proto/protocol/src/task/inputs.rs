@@ -1,0 +1,401 @@
+//! The ack ledger: every input that is not settled, and what it waits for.
+
+use crate::applied::Verdict;
+use crate::item::{Body, Encoding, Item, ItemError};
+use crate::lineage::{Lineage, Step};
+use crate::pipeline::Op;
+use crate::time::Time;
+
+use bytes::Bytes;
+
+#[cfg(any(test, feature = "planted-bugs"))]
+use super::Bug;
+use super::{Effect, Finished, LinkKey, Task};
+
+/// An input that is not settled.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub(super) origin: Origin,
+    pub(super) lineage: Lineage,
+    /// Kept until the function is done.
+    body: Option<Body>,
+    state: State,
+    /// Outputs that have not been sent to a task downstream.
+    pub(super) unsent: u32,
+    /// Outputs that have not been acked.
+    pub(super) unacked: u32,
+    /// Outputs that an expansion has made.
+    outputs: u64,
+    taken: bool,
+}
+
+/// Where an input came from, and so where its ack goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A number of a link's current connection.
+    Link(LinkKey, u64),
+    /// A root of this source.
+    Root(u64),
+    /// The task that sent it is gone: its ack has nobody to go to.
+    Orphan,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Queued,
+    /// In a slot.
+    Running,
+    /// Between two attempts, without a slot.
+    Backoff,
+    /// The function is done; it leaves its slot when its outputs are sent.
+    Done {
+        in_slot: bool,
+    },
+    /// A copy of an item that is not safe yet.
+    Waiting,
+}
+
+impl Input {
+    pub(super) const fn new(origin: Origin, lineage: Lineage) -> Self {
+        Self {
+            origin,
+            lineage,
+            body: None,
+            state: State::Queued,
+            unsent: 0,
+            unacked: 0,
+            outputs: 0,
+            taken: false,
+        }
+    }
+}
+
+impl Task {
+    /// Items that a link received, with the number of the first.
+    pub(super) fn receive(&mut self, now: Time, key: LinkKey, first: u64, batch: Vec<Item>) {
+        for (number, item) in (first..).zip(batch) {
+            self.stats.received += 1;
+            let origin = Origin::Link(key, number);
+            let input = self.ledger.push(Input::new(origin, item.lineage.clone()));
+            self.admit(now, input, item);
+        }
+    }
+
+    fn admit(&mut self, now: Time, input: u64, item: Item) {
+        if self.cut_off() {
+            self.stats.cut += 1;
+            return self.complete(now, input);
+        }
+        match (self.op, &item.body) {
+            (Op::Terminal, _) => return self.apply(now, input, item),
+            (_, Body::Value(..)) => {}
+            // An error that passes an expansion is that expansion's end.
+            (Op::FlatMap, Body::Error(_)) if !item.lineage.is_end() => {
+                let lineage = item.lineage.with(Step::End(0));
+                self.send_on(Item { lineage, body: item.body }, input);
+                return self.complete(now, input);
+            }
+            (_, Body::Error(_) | Body::End) => {
+                self.send_on(item, input);
+                return self.complete(now, input);
+            }
+        }
+        self.enqueue(input, item.body);
+    }
+
+    fn enqueue(&mut self, input: u64, body: Body) {
+        if let Some(entry) = self.ledger.get_mut(input) {
+            entry.body = Some(body);
+        }
+        self.ready.push_back(input);
+    }
+
+    fn apply(&mut self, now: Time, input: u64, item: Item) {
+        match self.applied.apply(&item.lineage, input) {
+            Verdict::Fresh if item.body == Body::End => self.complete(now, input),
+            Verdict::Fresh => self.enqueue(input, item.body),
+            Verdict::Safe => {
+                self.stats.duplicates += 1;
+                self.complete_copy(now, input);
+            }
+            Verdict::Waits => {
+                self.stats.duplicates += 1;
+                #[cfg(any(test, feature = "planted-bugs"))]
+                if self.has_bug(Bug::DuplicateAckedFirst) {
+                    return self.complete_copy(now, input);
+                }
+                if let Some(entry) = self.ledger.get_mut(input) {
+                    entry.state = State::Waiting;
+                }
+                self.take(input);
+            }
+            Verdict::Divergent => {
+                self.stats.divergent += 1;
+                self.complete_copy(now, input);
+            }
+        }
+    }
+
+    /// Hands queued inputs to free slots.
+    pub(super) fn start_ready(&mut self) {
+        while self.busy < self.slots {
+            if let Some(input) = self.resuming.pop_front() {
+                if self.set_running(input) {
+                    self.effects.push_back(Effect::Resume { input });
+                }
+                continue;
+            }
+            let Some(input) = self.ready.pop_front() else { return };
+            if !self.set_running(input) {
+                continue;
+            }
+            let Some(entry) = self.ledger.get(input) else { continue };
+            let (lineage, origin) = (entry.lineage.clone(), entry.origin);
+            let Some(body) = entry.body.clone() else { continue };
+            self.stats.started += 1;
+            if let (Origin::Link(key, number), true) = (origin, self.op != Op::Terminal)
+                && let Some(link) = self.in_links.get_mut(&key)
+            {
+                link.receiver.release(number);
+                self.credit.changed = true;
+            }
+            self.effects.push_back(Effect::Start { input, lineage, body });
+        }
+    }
+
+    fn set_running(&mut self, input: u64) -> bool {
+        match self.ledger.get_mut(input) {
+            Some(entry) if matches!(entry.state, State::Queued | State::Backoff) => {
+                entry.state = State::Running;
+                self.busy += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The function of this input waits before its next attempt: its slot is free meanwhile.
+    pub fn release_slot(&mut self, now: Time, input: u64) {
+        self.stats.retries += 1;
+        if let Some(entry) = self.ledger.get_mut(input)
+            && entry.state == State::Running
+        {
+            entry.state = State::Backoff;
+            self.busy -= 1;
+            self.settle_down(now);
+        }
+    }
+
+    /// The function of this input wants its slot back; [`Effect::Resume`] says when it has it.
+    pub fn want_slot(&mut self, now: Time, input: u64) {
+        if self.ledger.get(input).is_some() {
+            self.resuming.push_back(input);
+            self.settle_down(now);
+        }
+    }
+
+    /// Whether an expansion may make more outputs now, or should wait for those it has made to leave.
+    #[must_use]
+    pub fn can_emit(&self) -> bool {
+        let (items, bytes) = self.queued();
+        items < self.limits.batch_items && bytes < self.limits.batch_bytes
+    }
+
+    /// One output of an expansion.
+    pub fn emit(&mut self, now: Time, input: u64, encoding: Encoding, bytes: Bytes) {
+        let Some(entry) = self.ledger.get_mut(input) else { return };
+        if entry.state != State::Running {
+            return;
+        }
+        let lineage = entry.lineage.with(Step::Output(entry.outputs));
+        entry.outputs += 1;
+        self.send_on(Item { lineage, body: Body::Value(encoding, bytes) }, input);
+        self.settle_down(now);
+    }
+
+    /// The function is done with this input.
+    pub fn finish(&mut self, now: Time, input: u64, finished: Finished) {
+        let Some(entry) = self.ledger.get_mut(input) else { return };
+        if entry.state != State::Running {
+            return;
+        }
+        let (lineage, outputs) = (entry.lineage.clone(), entry.outputs);
+        let body = entry.body.take();
+        let end = || lineage.with(Step::End(outputs));
+        match finished {
+            Finished::One(encoding, bytes) => {
+                self.send_on(Item { lineage, body: Body::Value(encoding, bytes) }, input);
+            }
+            Finished::Keep => {
+                if let Some(body) = body {
+                    self.send_on(Item { lineage, body }, input);
+                }
+            }
+            Finished::Nothing if self.op == Op::Filter => self.stats.filtered += 1,
+            Finished::Nothing => self.stats.sent += 1,
+            Finished::Expanded => {
+                self.stats.filtered += u64::from(outputs == 0);
+                self.send_on(Item { lineage: end(), body: Body::End }, input);
+            }
+            Finished::Failed(error) => {
+                let lineage = if self.op == Op::FlatMap { end() } else { lineage };
+                self.fail(lineage, error, input);
+            }
+        }
+        self.complete(now, input);
+        self.settle_down(now);
+    }
+
+    fn fail(&mut self, lineage: Lineage, error: Box<ItemError>, input: u64) {
+        *self.stats.errors.entry(error.kind).or_default() += 1;
+        self.send_on(Item { lineage, body: Body::Error(error) }, input);
+    }
+
+    /// All outputs of this input exist.
+    pub(super) fn complete(&mut self, now: Time, input: u64) {
+        if let Some(entry) = self.ledger.get_mut(input) {
+            let in_slot = entry.state == State::Running;
+            entry.state = State::Done { in_slot };
+            entry.body = None;
+        }
+        self.check(now, input);
+    }
+
+    /// A copy, dropped: it is not the one that its lineage's copies wait for.
+    fn complete_copy(&mut self, now: Time, input: u64) {
+        if let Some(entry) = self.ledger.get_mut(input) {
+            entry.state = State::Waiting;
+        }
+        self.settle(now, input);
+    }
+
+    /// Takes or settles the input, if it is time.
+    pub(super) fn check(&mut self, now: Time, input: u64) {
+        let Some(entry) = self.ledger.get(input) else { return };
+        let State::Done { .. } = entry.state else { return };
+        if entry.unsent > 0 {
+            return;
+        }
+        let safe = entry.unacked == 0;
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let safe = safe || self.has_bug(Bug::EarlyAck);
+        if safe {
+            self.settle(now, input);
+        } else {
+            self.take(input);
+        }
+    }
+
+    /// The input leaves its slot, and its credit may be granted anew.
+    fn take(&mut self, input: u64) {
+        let Some(entry) = self.ledger.get_mut(input) else { return };
+        if std::mem::replace(&mut entry.taken, true) {
+            return;
+        }
+        if entry.state == (State::Done { in_slot: true }) {
+            self.busy -= 1;
+        }
+        self.credit.took_one();
+        if let Origin::Link(key, number) = entry.origin
+            && let Some(link) = self.in_links.get_mut(&key)
+        {
+            link.receiver.take(number);
+        }
+    }
+
+    /// Everything that came of the input is safe.
+    fn settle(&mut self, now: Time, input: u64) {
+        self.take(input);
+        let Some(entry) = self.ledger.remove(input) else { return };
+        match entry.origin {
+            Origin::Link(key, number) => {
+                if let Some(link) = self.in_links.get_mut(&key) {
+                    link.receiver.settle(number);
+                    self.dirty.insert(key);
+                    self.flush_soon(now);
+                }
+            }
+            Origin::Root(root) => {
+                if let Some(window) = &mut self.window {
+                    window.ack(root);
+                }
+                self.announce(now);
+            }
+            Origin::Orphan => {}
+        }
+        if self.op == Op::Terminal && entry.state != State::Waiting {
+            for copy in self.applied.settle(&entry.lineage) {
+                self.settle(now, copy);
+            }
+        }
+    }
+
+    /// The link's numbers changed, or it is gone.
+    pub(super) fn resumed(&mut self, key: LinkKey, resumed: crate::link::Resumed) {
+        for (input, number) in resumed.renumbered {
+            if let Some(entry) = self.ledger.get_mut(input) {
+                entry.origin = Origin::Link(key, number);
+            }
+        }
+        self.orphan(resumed.orphans);
+    }
+
+    /// Nobody waits for the acks of these inputs. Those not started are dropped: whoever still holds
+    /// them upstream will send them again. A terminal keeps them, since it has noted them as applied.
+    pub(super) fn orphan(&mut self, inputs: Vec<u64>) {
+        for input in inputs {
+            let Some(entry) = self.ledger.get_mut(input) else { continue };
+            entry.origin = Origin::Orphan;
+            if entry.state == State::Queued && self.op != Op::Terminal {
+                self.ledger.remove(input);
+            }
+        }
+        self.ready.retain(|input| self.ledger.get(*input).is_some());
+    }
+
+    /// Gives back everything that has not started; the links' credit ends with it.
+    pub(super) fn give_back_queued(&mut self) {
+        for input in std::mem::take(&mut self.ready) {
+            if let Some(entry) = self.ledger.remove(input)
+                && let Origin::Link(key, number) = entry.origin
+                && let Some(link) = self.in_links.get_mut(&key)
+            {
+                link.receiver.give_back(number);
+            }
+        }
+        for (key, link) in &mut self.in_links {
+            link.receiver.withdraw();
+            self.dirty.insert(*key);
+        }
+    }
+
+    /// Nobody needs what this task makes: settles all inputs, started or not.
+    pub(super) fn abandon_inputs(&mut self, now: Time) {
+        self.effects.push_back(Effect::Abort);
+        self.ready.clear();
+        self.resuming.clear();
+        let inputs: Vec<u64> = self.ledger.iter().map(|(input, _)| input).collect();
+        for input in inputs {
+            if let Some(entry) = self.ledger.get_mut(input) {
+                self.stats.cut += u64::from(!matches!(entry.state, State::Done { .. }));
+                (entry.unsent, entry.unacked) = (0, 0);
+            }
+            self.complete(now, input);
+        }
+    }
+
+    /// Per source, the oldest root that an input here came of.
+    pub(super) fn oldest_roots(&self) -> std::collections::BTreeMap<crate::StageId, u64> {
+        let mut oldest = std::collections::BTreeMap::new();
+        for (_, input) in self.ledger.iter() {
+            let root = oldest.entry(input.lineage.source).or_insert(input.lineage.root);
+            *root = input.lineage.root.min(*root);
+        }
+        oldest
+    }
+
+    /// Slots in use, and inputs that wait for one.
+    pub(super) fn occupancy(&self) -> (u64, u64) {
+        (self.busy.into(), (self.ready.len() + self.resuming.len()) as u64)
+    }
+}

@@ -1,0 +1,91 @@
+//! A source's side of a task: it admits roots while its window and its output queue have room.
+
+use crate::control::SourceReport;
+use crate::item::{Body, Item};
+use crate::lineage::Lineage;
+use crate::time::Time;
+
+use super::inputs::{Input, Origin};
+use super::{Effect, Task};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pulling: bool,
+    pub(super) paused: bool,
+    /// Whether its position is stored elsewhere, which then decides what is announced.
+    pub(super) stored: bool,
+    reported: SourceReport,
+}
+
+impl Task {
+    /// Asks the shell for roots, if there is room for some. A batch is asked for at a time, so that a
+    /// source runs ahead of its credit by one batch at the most: by one item, if items are large.
+    pub(super) fn pull(&mut self) {
+        let Some(window) = &self.window else { return };
+        if self.source.pulling || self.source.paused || self.draining || self.slots == 0 {
+            return;
+        }
+        let (queued, bytes) = self.queued();
+        let items = self.limits.batch_items.saturating_sub(queued).min(window.room() as usize);
+        if items > 0 && bytes < self.limits.batch_bytes {
+            self.source.pulling = true;
+            let bytes = self.limits.batch_bytes - bytes;
+            self.effects.push_back(Effect::Pull { items, bytes });
+        }
+    }
+
+    /// The answer to [`Effect::Pull`]: some roots (never more than were asked for), and whether there
+    /// are no more.
+    pub fn roots(&mut self, now: Time, roots: Vec<Body>, exhausted: bool) {
+        self.source.pulling = false;
+        for body in roots {
+            let Some(window) = &mut self.window else { return };
+            if window.exhausted().is_some() {
+                break;
+            }
+            let root = window.admit();
+            let lineage = Lineage::root(self.id.stage, root);
+            let input = self.ledger.push(Input::new(Origin::Root(root), lineage.clone()));
+            self.stats.received += 1;
+            self.stats.started += 1;
+            self.send_on(Item { lineage, body }, input);
+            self.complete(now, input);
+        }
+        if exhausted && let Some(window) = &mut self.window {
+            window.exhaust();
+        }
+        self.announce(now);
+        self.settle_down(now);
+    }
+
+    /// The oldest roots may have been acked.
+    pub(super) fn announce(&mut self, now: Time) {
+        let Some(window) = &mut self.window else { return };
+        if !self.source.stored {
+            window.announce(window.watermark());
+        }
+        let announced = window.announced();
+        self.raise_watermark(now, self.id.stage, announced);
+        let report = self.source_report().unwrap_or_default();
+        // The end is what the coordinator waits for; a stored position opens the window.
+        let ended = report.exhausted == Some(report.watermark);
+        let stalled = self.source.stored && self.window.as_ref().is_some_and(|w| w.room() == 0);
+        if report != self.source.reported && (ended || stalled) {
+            self.source.reported = report;
+            self.effects.push_back(Effect::Report);
+        }
+    }
+
+    /// The position is stored up to here.
+    pub(super) fn stored_position(&mut self, now: Time, position: u64) {
+        if let Some(window) = &mut self.window {
+            window.announce(position);
+        }
+        self.announce(now);
+    }
+
+    pub(super) fn source_report(&self) -> Option<SourceReport> {
+        let window = self.window.as_ref()?;
+        Some(SourceReport { watermark: window.watermark(), exhausted: window.exhausted() })
+    }
+}

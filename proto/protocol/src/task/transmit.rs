@@ -1,0 +1,165 @@
+//! What goes out and when: frames on demand, and timers.
+//!
+//! Items and urgent grants go at once; acks, watermarks and the rest are gathered for the flush
+//! timer, or ride along with what goes that way before.
+
+use crate::frame::{Close, CloseReason, Frame};
+use crate::ids::{ConnId, StageId};
+use crate::pipeline::Op;
+use crate::time::Time;
+
+use super::{LinkKey, Task};
+
+impl Task {
+    /// The next frame to put on a wire. Ask until there is none. A link for which
+    /// [`Task::block`] was called gives none until [`Task::unblock`].
+    pub fn poll_frame(&mut self, now: Time) -> Option<(LinkKey, ConnId, Frame)> {
+        while let Some(key) = self.dirty.iter().find(|key| !self.blocked.contains(key)).copied() {
+            let conn = self.wire(key).filter(|wire| wire.is_up()).and_then(|wire| wire.conn());
+            let frame = conn.and_then(|_| self.frame_for(now, key));
+            match (conn, frame) {
+                (Some(conn), Some(frame)) => return Some((key, conn, frame)),
+                _ => {
+                    self.dirty.remove(&key);
+                }
+            }
+        }
+        self.end_if_drained();
+        None
+    }
+
+    fn frame_for(&mut self, now: Time, key: LinkKey) -> Option<Frame> {
+        if self.in_links.contains_key(&key) {
+            return self.upstream_frame(now, key);
+        }
+        let watermarks: Vec<(StageId, u64)> =
+            self.watermarks.iter().map(|(s, w)| (*s, *w)).collect();
+        let cap = (self.limits.batch_items, self.limits.batch_bytes);
+        let port = self.out_ports.iter_mut().find(|p| p.channel == key.channel)?;
+        let backlog = port.backlog();
+        let link = port.links.get_mut(&key)?;
+        let flush = std::mem::take(&mut link.flush);
+        let frame = link.sender.poll_items(cap, backlog, &watermarks, flush);
+        if frame.is_none() && link.sender.has_news(backlog, &watermarks) {
+            self.flush_soon(now);
+        }
+        frame.map(Frame::Items)
+    }
+
+    fn upstream_frame(&mut self, now: Time, key: LinkKey) -> Option<Frame> {
+        if self.cut.contains(&key.channel) {
+            let conn = self.wire(key).and_then(|wire| wire.conn())?;
+            let message = format!("{} is cut", key.channel);
+            if let Some(wire) = self.wire(key) {
+                wire.close();
+            }
+            self.effects.push_back(super::Effect::HangUp(key, conn));
+            return Some(Frame::Close(Close { reason: CloseReason::Cut, message }));
+        }
+        let due = self.grant_is_due(key);
+        let link = self.in_links.get_mut(&key)?;
+        let all = link.flush || due;
+        // The first grant of a connection comes before any ack of it.
+        if due && let Some(grant) = link.receiver.poll_grant() {
+            link.flush = true;
+            return Some(Frame::Grant(grant));
+        }
+        if let Some(returned) = link.receiver.poll_return() {
+            return Some(Frame::Return(returned));
+        }
+        if all && let Some(ack) = link.receiver.poll_ack() {
+            return Some(Frame::Ack(ack));
+        }
+        link.flush = false;
+        if link.receiver.has_settled() || link.receiver.has_grant() {
+            self.flush_soon(now);
+        }
+        None
+    }
+
+    /// The wire of this link takes no more for now.
+    pub fn block(&mut self, key: LinkKey) {
+        self.blocked.insert(key);
+    }
+
+    /// The wire of this link takes frames again.
+    pub fn unblock(&mut self, key: LinkKey) {
+        self.blocked.remove(&key);
+    }
+
+    /// A watermark arrived, or the own one rose. A boundary forgets what lies below.
+    pub(super) fn raise_watermark(&mut self, now: Time, source: StageId, watermark: u64) {
+        let seen = self.watermarks.entry(source).or_default();
+        if watermark > *seen {
+            *seen = watermark;
+            if self.op == Op::Terminal {
+                self.applied.advance(source, watermark);
+            }
+            if !self.out_ports.is_empty() {
+                self.flush_soon(now);
+            }
+        }
+    }
+
+    /// When [`Task::handle_timeout`] wants to be called. Earlier calls are harmless.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if self.ended {
+            return None;
+        }
+        let lease = self.limits.lease;
+        let wires = || {
+            let outputs = self.out_ports.iter().flat_map(|p| p.links.values().map(|l| &l.wire));
+            self.in_links.values().map(|l| &l.wire).chain(outputs)
+        };
+        let forfeits = self
+            .out_ports
+            .iter()
+            .filter(|p| p.backlog() == 0)
+            .flat_map(|p| p.links.values())
+            .filter_map(|l| l.sender.forfeits_at(self.limits.forfeit));
+        wires()
+            .filter_map(|w| w.retry_at())
+            .chain(wires().filter_map(|w| w.lost_at(lease)))
+            .chain(forfeits)
+            .chain(self.flush_at)
+            .min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.ended {
+            return;
+        }
+        if self.flush_at.is_some_and(|at| at <= now) {
+            self.flush_at = None;
+            for (key, link) in &mut self.in_links {
+                link.flush = true;
+                self.dirty.insert(*key);
+            }
+            for port in &mut self.out_ports {
+                for (key, link) in &mut port.links {
+                    link.flush = true;
+                    self.dirty.insert(*key);
+                }
+            }
+        }
+        self.forfeit_idle(now);
+        self.expire_links(now);
+        self.redial(now);
+        self.settle_down(now);
+    }
+
+    fn forfeit_idle(&mut self, now: Time) {
+        let after = self.limits.forfeit;
+        for port in self.out_ports.iter_mut().filter(|p| p.backlog() == 0) {
+            for (key, link) in &mut port.links {
+                if link.sender.forfeits_at(after).is_some_and(|at| at <= now) {
+                    link.sender.forfeit();
+                    link.flush = true;
+                    self.dirty.insert(*key);
+                }
+            }
+        }
+    }
+}
