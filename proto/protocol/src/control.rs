@@ -196,6 +196,10 @@ pub enum FailureKind {
 pub struct Report {
     /// The job.
     pub job: JobId,
+    /// The newest view of the job that the process had applied when it said this; 0 if it had none.
+    /// What the report does not list, that view's tasks included, does not run there. So slots that
+    /// were taken away, and a task that was never started, are known to be free.
+    pub revision: u64,
     /// The tasks that it runs, and those that it has ended and not yet been told to forget.
     pub tasks: Vec<TaskReport>,
 }
