@@ -28,7 +28,11 @@ pub const DEFAULT_PORT: u16 = 7400;
 /// The largest payload of an item unless configured otherwise, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 
-/// The largest message that is sent or taken, in bytes: what tonic's `max_decoding_message_size` and
+/// The largest message of a session or of the jobs service, in bytes. Smaller than that of a link,
+/// because a list of empty messages takes some hundred times its bytes in memory.
+pub const MAX_CONTROL_MESSAGE: usize = 4 << 20;
+
+/// The largest message of a link, in bytes: what tonic's `max_decoding_message_size` and
 /// `max_encoding_message_size` are set to. One item of the largest payload fits, with a batch of
 /// smaller ones before it and the columns of all.
 pub const MAX_MESSAGE: usize = MAX_PAYLOAD + (16 << 20);

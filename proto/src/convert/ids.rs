@@ -1,9 +1,7 @@
 //! Names of tasks, links and connections; versions; roots; types.
 
 use stageline_protocol::pipeline::TypeTag;
-use stageline_protocol::{
-    ChannelId, ConnId, Epoch, JobId, LinkId, StageId, TaskId, VersionRange,
-};
+use stageline_protocol::{ChannelId, ConnId, Epoch, JobId, LinkId, StageId, TaskId, VersionRange};
 
 use super::{DecodeError, Wire, required};
 use crate::v1;

@@ -76,8 +76,7 @@ impl Wire for Items {
                 0 => e.at("kind"),
                 _ => e.at_index("kinds", i),
             })?;
-            let lineage =
-                Lineage { source: StageId(sources.get(i)), root, steps: steps.next(i)? };
+            let lineage = Lineage { source: StageId(sources.get(i)), root, steps: steps.next(i)? };
             batch.push(Item { lineage, body: body(kind, content, i)? });
         }
         Ok(Self {
@@ -124,10 +123,8 @@ fn body(kind: Kind, content: Bytes, index: usize) -> Result<Body, DecodeError> {
             .map(|error| Body::Error(Box::new(error)))
             .map_err(|e| e.at_index("blob", index)),
         Kind::End if content.is_empty() => Ok(Body::End),
-        Kind::End => {
-            Err(DecodeError::invalid("", "is the content of an end, which has none")
-                .at_index("blob", index))
-        }
+        Kind::End => Err(DecodeError::invalid("", "is the content of an end, which has none")
+            .at_index("blob", index)),
     }
 }
 
@@ -223,9 +220,7 @@ impl<T: Copy + Default + PartialEq> Column<T> {
 }
 
 /// As [`Column`], to be written.
-fn column<T: Copy + Default + PartialEq>(
-    values: impl Iterator<Item = T> + Clone,
-) -> (T, Vec<T>) {
+fn column<T: Copy + Default + PartialEq>(values: impl Iterator<Item = T> + Clone) -> (T, Vec<T>) {
     match alike(values.clone()) {
         Some(all) => (all, Vec::new()),
         None => (T::default(), values.collect()),

@@ -73,11 +73,7 @@ impl Wire for Peer {
     }
 
     fn decode(p: v1::Peer) -> Result<Self, DecodeError> {
-        Ok(Self {
-            id: required(p.id, "id")?,
-            process: Incarnation(p.process),
-            address: p.address,
-        })
+        Ok(Self { id: required(p.id, "id")?, process: Incarnation(p.process), address: p.address })
     }
 }
 

@@ -69,11 +69,7 @@ impl Wire for Welcome {
     type Proto = v1::Welcome;
 
     fn encode(&self) -> v1::Welcome {
-        v1::Welcome {
-            version: self.version,
-            term: self.term.0,
-            lease_micros: micros(self.lease),
-        }
+        v1::Welcome { version: self.version, term: self.term.0, lease_micros: micros(self.lease) }
     }
 
     fn decode(p: v1::Welcome) -> Result<Self, DecodeError> {

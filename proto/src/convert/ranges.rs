@@ -14,7 +14,10 @@ impl Wire for Settled {
 
     fn decode(p: v1::Settled) -> Result<Self, DecodeError> {
         if p.above.first() == Some(&0) {
-            return Err(DecodeError::invalid("above", "starts at the prefix: it has a gap of zero"));
+            return Err(DecodeError::invalid(
+                "above",
+                "starts at the prefix: it has a gap of zero",
+            ));
         }
         let above = range_set(&p.above, p.prefix, "above")?;
         Ok(Self::from_parts(p.prefix, above.iter()))

@@ -115,8 +115,8 @@ impl Wire for TaskStats {
     fn decode(p: v1::TaskStats) -> Result<Self, DecodeError> {
         let mut errors = BTreeMap::new();
         for (i, entry) in p.errors.into_iter().enumerate() {
-            let kind =
-                WireEnum::from_number(entry.kind).map_err(|e| e.at("kind").at_index("errors", i))?;
+            let kind = WireEnum::from_number(entry.kind)
+                .map_err(|e| e.at("kind").at_index("errors", i))?;
             if errors.insert(kind, entry.count).is_some() {
                 return Err(DecodeError::invalid("errors", "has one kind twice"));
             }

@@ -1,0 +1,457 @@
+//! Any value of the pure protocol, with the corners in it: empty batches, empty contents, batches
+//! that are alike in a column and batches that are not, numbers at the ends of their ranges.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use stageline_protocol::control::*;
+use stageline_protocol::frame::*;
+use stageline_protocol::pipeline::*;
+use stageline_protocol::ranges::{RangeSet, Settled};
+use stageline_protocol::*;
+
+/// Small, large and largest numbers: varints of every length.
+pub(super) fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..5_u64, any::<u32>().prop_map(u64::from), any::<u64>(), Just(u64::MAX)]
+}
+
+fn small() -> impl Strategy<Value = u32> {
+    prop_oneof![0..4_u32, any::<u32>()]
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zé ]{0,8}"
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    number().prop_map(Duration::from_micros)
+}
+
+fn stage_id() -> impl Strategy<Value = StageId> {
+    small().prop_map(StageId)
+}
+
+fn channels() -> impl Strategy<Value = Vec<ChannelId>> {
+    vec(small().prop_map(ChannelId), 0..3)
+}
+
+fn roots() -> impl Strategy<Value = Vec<(StageId, u64)>> {
+    vec((stage_id(), number()), 0..3)
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    (stage_id(), number()).prop_map(|(stage, epoch)| TaskId { stage, epoch: Epoch(epoch) })
+}
+
+fn versions() -> impl Strategy<Value = VersionRange> {
+    (small(), small()).prop_map(|(a, b)| VersionRange { oldest: a.min(b), newest: a.max(b) })
+}
+
+fn type_tag() -> impl Strategy<Value = TypeTag> {
+    (text(), small()).prop_map(|(name, version)| TypeTag { name, version })
+}
+
+// Items.
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        number().prop_map(Step::Output),
+        small().prop_map(Step::Branch),
+        number().prop_map(Step::End)
+    ]
+}
+
+fn item_error() -> impl Strategy<Value = ItemError> {
+    (text(), prop::sample::select(&ErrorKind::ALL[..]), text(), small(), text()).prop_map(
+        |(stage, kind, message, attempts, worker)| ItemError {
+            stage,
+            kind,
+            message,
+            attempts,
+            worker,
+        },
+    )
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let encoding = prop::sample::select(vec![Encoding::MessagePack, Encoding::Raw]);
+    prop_oneof![
+        4 => (encoding, vec(any::<u8>(), 0..20)).prop_map(|(e, b)| Body::Value(e, b.into())),
+        1 => item_error().prop_map(|e| Body::Error(Box::new(e))),
+        1 => Just(Body::End),
+    ]
+}
+
+/// Nothing alike.
+fn mixed_batch() -> impl Strategy<Value = Vec<Item>> {
+    let lineage = (stage_id(), number(), vec(step(), 0..4))
+        .prop_map(|(source, root, steps)| Lineage { source, root, steps });
+    vec((lineage, body()).prop_map(|(lineage, body)| Item { lineage, body }), 0..12)
+}
+
+/// Alike in all but the root, as a source or an expansion sends it.
+fn even_batch() -> impl Strategy<Value = Vec<Item>> {
+    let steps = prop_oneof![Just(vec![]), vec(step(), 0..3)];
+    (0..40_usize, stage_id(), number(), prop_oneof![Just(1), 0..3_u64, number()], steps, body())
+        .prop_map(|(count, source, first, delta, steps, body)| {
+            let mut root = first;
+            let mut next = || {
+                let this = root;
+                root = root.wrapping_add(delta);
+                this
+            };
+            let lineage = |root| Lineage { source, root, steps: steps.clone() };
+            (0..count).map(|_| Item { lineage: lineage(next()), body: body.clone() }).collect()
+        })
+}
+
+pub(super) fn items() -> impl Strategy<Value = Items> {
+    (prop_oneof![mixed_batch(), even_batch()], number(), number(), roots()).prop_map(
+        |(batch, backlog, forfeited, watermarks)| Items { batch, backlog, forfeited, watermarks },
+    )
+}
+
+// Frames.
+
+fn range_set() -> impl Strategy<Value = RangeSet> {
+    vec((number(), 1..9_u64), 0..6)
+        .prop_map(|ranges| ranges.into_iter().map(|(s, n)| s..s.saturating_add(n)).collect())
+}
+
+fn settled() -> impl Strategy<Value = Settled> {
+    (number(), range_set()).prop_map(|(prefix, set)| Settled::from_parts(prefix, set.iter()))
+}
+
+fn conn() -> impl Strategy<Value = ConnId> {
+    (number(), number()).prop_map(|(dialler, number)| ConnId { dialler: Epoch(dialler), number })
+}
+
+fn link_id() -> impl Strategy<Value = LinkId> {
+    (any::<u64>(), small(), task_id(), task_id()).prop_map(|(job, channel, from, to)| LinkId {
+        job: JobId(job),
+        channel: ChannelId(channel),
+        from,
+        to,
+    })
+}
+
+fn summary() -> impl Strategy<Value = Summary> {
+    (conn(), settled(), range_set()).prop_map(|(conn, acked, held)| Summary { conn, acked, held })
+}
+
+fn policy() -> impl Strategy<Value = LinkPolicy> {
+    (number(), number())
+        .prop_map(|(window_bytes, max_payload)| LinkPolicy { window_bytes, max_payload })
+}
+
+fn open() -> impl Strategy<Value = Open> {
+    let role = prop::sample::select(vec![Role::Sender, Role::Receiver]);
+    let resume = option::of(conn());
+    let summaries = vec(summary(), 0..3);
+    (versions(), link_id(), role, conn(), resume, summaries, option::of(policy())).prop_map(
+        |(versions, link, role, conn, resume, summaries, policy)| Open {
+            versions,
+            link,
+            role,
+            conn,
+            resume,
+            summaries,
+            policy,
+        },
+    )
+}
+
+fn accept() -> impl Strategy<Value = Accept> {
+    (small(), option::of(conn()), option::of(summary()), option::of(policy()))
+        .prop_map(|(version, resume, summary, policy)| Accept { version, resume, summary, policy })
+}
+
+fn close() -> impl Strategy<Value = Close> {
+    let reason = prop::sample::select(vec![
+        CloseReason::Cut,
+        CloseReason::NoSuchTask,
+        CloseReason::Stale,
+        CloseReason::Violation,
+        CloseReason::Version,
+        CloseReason::Done,
+    ]);
+    (reason, text()).prop_map(|(reason, message)| Close { reason, message })
+}
+
+pub(super) fn frame() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        1 => open().prop_map(Frame::Open),
+        1 => accept().prop_map(Frame::Accept),
+        4 => items().prop_map(Frame::Items),
+        1 => (number(), number()).prop_map(|(items, bytes)| Frame::Grant(Grant { items, bytes })),
+        1 => settled().prop_map(|settled| Frame::Ack(Ack { settled })),
+        1 => range_set().prop_map(|numbers| Frame::Return(Return { numbers })),
+        1 => close().prop_map(Frame::Close),
+    ]
+}
+
+// Pipelines.
+
+fn op() -> impl Strategy<Value = Op> {
+    use Op::{Filter, FlatMap, Map, Sink, Source, Terminal};
+    prop::sample::select(vec![Source, Map, Filter, FlatMap, Sink, Terminal])
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    let site = prop::sample::select(vec![Site::Client, Site::Fleet]);
+    let params = vec(any::<u8>(), 0..9).prop_map(Bytes::from);
+    let types = (option::of(type_tag()), option::of(type_tag()));
+    let settings = (option::of(small()), option::of(small()), option::of(duration()), small());
+    (text(), op(), site, text(), params, types, settings).prop_map(
+        |(name, op, site, function, params, (input, output), settings)| {
+            let (workers, workers_per, timeout, retries) = settings;
+            Stage {
+                name,
+                op,
+                site,
+                function,
+                params,
+                input,
+                output,
+                workers,
+                workers_per,
+                timeout,
+                retries,
+            }
+        },
+    )
+}
+
+fn channel() -> impl Strategy<Value = Channel> {
+    let carries = prop::sample::select(vec![Carries::All, Carries::Errors]);
+    (stage_id(), stage_id(), carries, option::of(small()))
+        .prop_map(|(from, to, carries, buffer)| Channel { from, to, carries, buffer })
+}
+
+fn pipeline() -> impl Strategy<Value = Pipeline> {
+    (text(), vec(stage(), 0..4), vec(channel(), 0..4), option::of(number())).prop_map(
+        |(name, stages, channels, max_in_flight)| Pipeline {
+            name,
+            stages,
+            channels,
+            max_in_flight,
+        },
+    )
+}
+
+// Control.
+
+fn process_kind() -> impl Strategy<Value = ProcessKind> {
+    prop::sample::select(vec![ProcessKind::Worker, ProcessKind::Client])
+}
+
+fn function() -> impl Strategy<Value = Function> {
+    (text(), op(), small(), option::of(type_tag()), option::of(type_tag()), any::<bool>()).prop_map(
+        |(name, op, slots, input, output, replayable)| Function {
+            name,
+            op,
+            slots,
+            input,
+            output,
+            replayable,
+        },
+    )
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let functions = vec(function(), 0..3);
+    (versions(), process_kind(), text(), any::<u64>(), option::of(text()), functions).prop_map(
+        |(versions, kind, name, incarnation, address, functions)| Hello {
+            versions,
+            kind,
+            name,
+            incarnation: Incarnation(incarnation),
+            address,
+            functions,
+        },
+    )
+}
+
+fn census() -> impl Strategy<Value = Census> {
+    [number(), number(), number(), number(), number()].prop_map(
+        |[runtime_tasks, tasks, links, children, timers]| Census {
+            runtime_tasks,
+            tasks,
+            links,
+            children,
+            timers,
+        },
+    )
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let kind = prop::sample::select(vec![
+        FailureKind::Invalid,
+        FailureKind::MissingStage,
+        FailureKind::TypeMismatch,
+        FailureKind::SourceLost,
+        FailureKind::Internal,
+    ]);
+    prop_oneof![
+        Just(Outcome::Completed),
+        text().prop_map(Outcome::Cancelled),
+        (kind, text()).prop_map(|(kind, message)| Outcome::Failed(Failure { kind, message })),
+    ]
+}
+
+fn phase() -> impl Strategy<Value = JobPhase> {
+    prop_oneof![
+        vec(text(), 0..3).prop_map(JobPhase::Waiting),
+        Just(JobPhase::Running),
+        outcome().prop_map(JobPhase::Ending),
+        outcome().prop_map(JobPhase::Ended),
+    ]
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    (task_id(), any::<u64>(), option::of(text())).prop_map(|(id, process, address)| Peer {
+        id,
+        process: Incarnation(process),
+        address,
+    })
+}
+
+fn job_view() -> impl Strategy<Value = JobView> {
+    let plan = (task_id(), small()).prop_map(|(id, slots)| TaskPlan { id, slots });
+    let tasks = (vec(plan, 0..3), vec(peer(), 0..3));
+    let positions = btree_map(stage_id(), number(), 0..3);
+    let rest = (any::<bool>(), channels(), positions);
+    (any::<u64>(), [number(), number(), number(), number()], pipeline(), phase(), tasks, rest)
+        .prop_map(|(job, numbers, pipeline, phase, (tasks, peers), rest)| {
+            let [term, revision, highest, window] = numbers;
+            let (pause_sources, cut, positions) = rest;
+            JobView {
+                job: JobId(job),
+                term: Term(term),
+                revision,
+                pipeline,
+                phase,
+                tasks,
+                peers,
+                highest_epoch: Epoch(highest),
+                window,
+                pause_sources,
+                cut,
+                positions,
+            }
+        })
+}
+
+/// Every field with a number of its own, so that two that are swapped show.
+fn stats() -> impl Strategy<Value = TaskStats> {
+    let errors = btree_map(prop::sample::select(&ErrorKind::ALL[..]), number(), 0..4);
+    (vec(number(), 16), errors).prop_map(|(n, errors)| TaskStats {
+        received: n[0],
+        started: n[1],
+        sent: n[2],
+        filtered: n[3],
+        errors,
+        retries: n[4],
+        resent: n[5],
+        duplicates: n[6],
+        divergent: n[7],
+        stale: n[8],
+        cut: n[9],
+        busy: n[10],
+        queued: n[11],
+        waiting_for_credit: n[12],
+        unacked: n[13],
+        retained_bytes: n[14],
+        links: n[15],
+    })
+}
+
+fn task_report() -> impl Strategy<Value = TaskReport> {
+    let ended = option::of(prop_oneof![
+        Just(TaskEnd::Stopped),
+        Just(TaskEnd::LostLinks),
+        text().prop_map(TaskEnd::Failed),
+    ]);
+    let source = option::of(
+        (number(), option::of(number()))
+            .prop_map(|(watermark, exhausted)| SourceReport { watermark, exhausted }),
+    );
+    (task_id(), ended, stats(), source, channels(), any::<bool>(), roots()).prop_map(
+        |(id, ended, stats, source, cut, over_budget, oldest)| TaskReport {
+            id,
+            ended,
+            stats,
+            source,
+            cut,
+            over_budget,
+            oldest,
+        },
+    )
+}
+
+pub(super) fn job_status() -> impl Strategy<Value = JobStatus> {
+    let by_worker = btree_map(text(), number(), 0..3);
+    let stage = (text(), op(), small(), stats(), by_worker).prop_map(
+        |(name, op, slots, totals, by_worker)| StageStatus { name, op, slots, totals, by_worker },
+    );
+    let held =
+        (text(), number(), text()).prop_map(|(source, root, stage)| HeldUp { source, root, stage });
+    let lists = (vec(stage, 0..3), vec(held, 0..2));
+    (any::<u64>(), text(), phase(), text(), duration(), lists).prop_map(
+        |(job, name, phase, client, age, (stages, held_up_by))| JobStatus {
+            job: JobId(job),
+            name,
+            phase,
+            client,
+            age,
+            stages,
+            held_up_by,
+        },
+    )
+}
+
+pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
+    (hello(), census(), any::<bool>()).prop_map(|(hello, census, connected)| ProcessStatus {
+        name: hello.name,
+        kind: hello.kind,
+        incarnation: hello.incarnation,
+        address: hello.address,
+        functions: hello.functions,
+        census,
+        connected,
+    })
+}
+
+pub(super) fn up() -> impl Strategy<Value = Up> {
+    let report = (any::<u64>(), vec(task_report(), 0..3))
+        .prop_map(|(job, tasks)| Report { job: JobId(job), tasks });
+    let submit = (any::<u64>(), pipeline(), duration())
+        .prop_map(|(job, pipeline, wait_stages)| Submit { job: JobId(job), pipeline, wait_stages });
+    prop_oneof![
+        hello().prop_map(Up::Hello),
+        census().prop_map(Up::Heartbeat),
+        report.prop_map(Up::Report),
+        submit.prop_map(Up::Submit),
+        (any::<u64>(), text()).prop_map(|(job, why)| Up::Cancel(JobId(job), why)),
+        Just(Up::Goodbye),
+    ]
+}
+
+pub(super) fn down() -> impl Strategy<Value = Down> {
+    let welcome = (small(), number(), duration()).prop_map(|(version, term, lease)| Welcome {
+        version,
+        term: Term(term),
+        lease,
+    });
+    prop_oneof![
+        welcome.prop_map(Down::Welcome),
+        text().prop_map(Down::Refused),
+        Just(Down::Alive),
+        job_view().prop_map(|v| Down::View(Box::new(v))),
+        job_status().prop_map(|s| Down::Status(Box::new(s))),
+        any::<u64>().prop_map(|job| Down::Forget(JobId(job))),
+    ]
+}
