@@ -14,11 +14,11 @@ impl Wire for Report {
     type Proto = v1::Report;
 
     fn encode(&self) -> v1::Report {
-        v1::Report { job: self.job.0, tasks: encode_list(&self.tasks) }
+        v1::Report { job: self.job.0, tasks: encode_list(&self.tasks), revision: self.revision }
     }
 
     fn decode(p: v1::Report) -> Result<Self, DecodeError> {
-        Ok(Self { job: JobId(p.job), tasks: list(p.tasks, "tasks")? })
+        Ok(Self { job: JobId(p.job), revision: p.revision, tasks: list(p.tasks, "tasks")? })
     }
 }
 
