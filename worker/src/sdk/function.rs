@@ -1,0 +1,430 @@
+//! Stage functions with their types erased: from payload to payload.
+//!
+//! Each constructor takes a user's function, and wraps it in decoding and encoding for one operator.
+//! What runs here is one attempt; timeouts, retries, panics and limits are [`super::invoke`]'s.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stageline_protocol::ErrorKind;
+use stageline_protocol::pipeline::Op;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::codec::{self, Payload};
+use super::context::Context;
+use super::error::{Failure, StageError};
+use super::handler::Handler;
+
+/// A stage function of some operator, ready to run: what a [`Registry`](super::Registry) holds, and
+/// what the factory of a parameterised function makes.
+///
+/// Each constructor is described at the method of [`Registry`](super::Registry) of the same name.
+#[derive(Clone)]
+pub struct StageFunction {
+    op: Op,
+    blocking: bool,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone)]
+pub(crate) enum Body {
+    Call(Call),
+    Open(Open),
+}
+
+/// One attempt. The function is first called when the future is polled, so a panic shows there.
+pub(crate) type Call =
+    Arc<dyn Fn(Context, Payload) -> BoxFuture<'static, Result<Made, Failure>> + Send + Sync>;
+/// A source, from a position.
+pub(crate) type Open = Arc<dyn Fn(Context, u64) -> Outputs + Send + Sync>;
+pub(crate) type Outputs = BoxStream<'static, Result<Payload, Failure>>;
+
+/// What one attempt made.
+pub(crate) enum Made {
+    One(Payload),
+    Keep,
+    Nothing,
+    Done,
+    Many(Outputs),
+}
+
+/// How many outputs a blocking expansion may be ahead of its reader.
+const BLOCKING_AHEAD: usize = 16;
+
+impl StageFunction {
+    /// The operator that it is for.
+    #[must_use]
+    pub const fn op(&self) -> Op {
+        self.op
+    }
+
+    /// Whether it runs on a thread of its own, where it may block.
+    #[must_use]
+    pub const fn is_blocking(&self) -> bool {
+        self.blocking
+    }
+
+    /// An async function: one output for each input.
+    pub fn map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = Out> + Send + 'static,
+    {
+        Self::asynchronous(Op::Map, f, |out| one(&out))
+    }
+
+    /// A fallible async function: one output for each input.
+    pub fn try_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = Result<Out, StageError>> + Send + 'static,
+    {
+        Self::asynchronous(Op::Map, f, |out| one(&out?))
+    }
+
+    /// An async predicate.
+    pub fn filter<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = bool> + Send + 'static,
+    {
+        Self::asynchronous(Op::Filter, f, |keep| Ok(kept(keep)))
+    }
+
+    /// A fallible async predicate.
+    pub fn try_filter<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = Result<bool, StageError>> + Send + 'static,
+    {
+        Self::asynchronous(Op::Filter, f, |keep| Ok(kept(keep?)))
+    }
+
+    /// A function that answers with a stream of outputs.
+    pub fn flat_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Stream<Item = Out> + Send + 'static,
+    {
+        Self::streaming(f, |out| encode(&out))
+    }
+
+    /// A function that answers with a stream of outputs and at most one failure, which ends it.
+    pub fn try_flat_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Stream<Item = Result<Out, StageError>> + Send + 'static,
+    {
+        Self::streaming(f, |out| encode(&out?))
+    }
+
+    /// An async function that answers with a collection of outputs.
+    pub fn flat_map_iter<In, Out, M, F, I>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = I> + Send + 'static,
+        I: IntoIterator<Item = Out> + 'static,
+        I::IntoIter: Send + 'static,
+    {
+        Self::asynchronous(Op::FlatMap, f, |outputs: I| Ok(many(outputs)))
+    }
+
+    /// A fallible async function that answers with a collection of outputs.
+    pub fn try_flat_map_iter<In, Out, M, F, I>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = Result<I, StageError>> + Send + 'static,
+        I: IntoIterator<Item = Out> + 'static,
+        I::IntoIter: Send + 'static,
+    {
+        Self::asynchronous(Op::FlatMap, f, |outputs: Result<I, _>| Ok(many(outputs?)))
+    }
+
+    /// An async sink.
+    pub fn for_each<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = ()> + Send + 'static,
+    {
+        Self::asynchronous(Op::Sink, f, |()| Ok(Made::Done))
+    }
+
+    /// A fallible async sink.
+    pub fn try_for_each<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = Result<(), StageError>> + Send + 'static,
+    {
+        Self::asynchronous(Op::Sink, f, |done| Ok(done.map(|()| Made::Done)?))
+    }
+
+    /// A blocking function: one output for each input.
+    pub fn blocking_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In, Output = Out>,
+    {
+        Self::blocking(Op::Map, f, |out| one(&out))
+    }
+
+    /// A fallible blocking function: one output for each input.
+    pub fn try_blocking_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In, Output = Result<Out, StageError>>,
+    {
+        Self::blocking(Op::Map, f, |out| one(&out?))
+    }
+
+    /// A blocking predicate.
+    pub fn blocking_filter<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        F: Handler<M, In, Output = bool>,
+    {
+        Self::blocking(Op::Filter, f, |keep| Ok(kept(keep)))
+    }
+
+    /// A fallible blocking predicate.
+    pub fn try_blocking_filter<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        F: Handler<M, In, Output = Result<bool, StageError>>,
+    {
+        Self::blocking(Op::Filter, f, |keep| Ok(kept(keep?)))
+    }
+
+    /// A blocking function that answers with an iterator of outputs, which may block too.
+    pub fn blocking_flat_map<In, Out, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: IntoIterator<Item = Out> + 'static,
+    {
+        Self::blocking_iterator(f, |outputs| Ok(outputs.into_iter().map(|out| encode(&out))))
+    }
+
+    /// A fallible blocking function that answers with an iterator of outputs and at most one
+    /// failure, which ends it; the iterator may block too.
+    pub fn try_blocking_flat_map<In, Out, M, F, I>(f: F) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In, Output = Result<I, StageError>>,
+        I: IntoIterator<Item = Result<Out, StageError>> + 'static,
+    {
+        Self::blocking_iterator(f, |outputs: Result<I, _>| {
+            Ok(outputs?.into_iter().map(|out| encode(&out?)))
+        })
+    }
+
+    /// A blocking sink.
+    pub fn blocking_for_each<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        F: Handler<M, In, Output = ()>,
+    {
+        Self::blocking(Op::Sink, f, |()| Ok(Made::Done))
+    }
+
+    /// A fallible blocking sink.
+    pub fn try_blocking_for_each<In, M, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        F: Handler<M, In, Output = Result<(), StageError>>,
+    {
+        Self::blocking(Op::Sink, f, |done| Ok(done.map(|()| Made::Done)?))
+    }
+
+    /// A source: from a position to the stream of the roots from there on.
+    pub fn source<Out, M, F>(f: F) -> Self
+    where
+        Out: Serialize + 'static,
+        F: Handler<M, u64>,
+        F::Output: Stream<Item = Out> + Send + 'static,
+    {
+        Self::opening(f, |out| encode(&out))
+    }
+
+    /// A fallible source: a failure is an error item in the place of a root.
+    pub fn try_source<Out, M, F>(f: F) -> Self
+    where
+        Out: Serialize + 'static,
+        F: Handler<M, u64>,
+        F::Output: Stream<Item = Result<Out, StageError>> + Send + 'static,
+    {
+        Self::opening(f, |out| encode(&out?))
+    }
+
+    fn asynchronous<In, R, M, F>(op: Op, f: F, make: fn(R) -> Result<Made, Failure>) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        R: 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = R> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Arc::new(move |cx, payload| {
+            let f = Arc::clone(&f);
+            Box::pin(async move {
+                let answer = f.call(cx, decode(&payload)?);
+                make(answer.await)
+            })
+        });
+        Self { op, blocking: false, body: Body::Call(call) }
+    }
+
+    fn streaming<In, R, M, F>(f: F, encode: fn(R) -> Result<Payload, Failure>) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        R: 'static,
+        F: Handler<M, In>,
+        F::Output: Stream<Item = R> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Arc::new(move |cx, payload| {
+            let f = Arc::clone(&f);
+            Box::pin(
+                async move { Ok(Made::Many(f.call(cx, decode(&payload)?).map(encode).boxed())) },
+            )
+        });
+        Self { op: Op::FlatMap, blocking: false, body: Body::Call(call) }
+    }
+
+    fn opening<R, M, F>(f: F, encode: fn(R) -> Result<Payload, Failure>) -> Self
+    where
+        R: 'static,
+        F: Handler<M, u64>,
+        F::Output: Stream<Item = R> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let open: Open = Arc::new(move |cx, position| {
+            let f = Arc::clone(&f);
+            // The function is called by the first poll, where its panic is caught.
+            stream::once(async move { f.call(cx, position) }).flatten().map(encode).boxed()
+        });
+        Self { op: Op::Source, blocking: false, body: Body::Open(open) }
+    }
+
+    fn blocking<In, M, F>(op: Op, f: F, make: fn(F::Output) -> Result<Made, Failure>) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        F: Handler<M, In>,
+        F::Output: 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Arc::new(move |cx, payload| {
+            let f = Arc::clone(&f);
+            Box::pin(async move { on_a_thread(move || make(f.call(cx, decode(&payload)?))).await? })
+        });
+        Self { op, blocking: true, body: Body::Call(call) }
+    }
+
+    /// The iterator stays on the thread that made it, and runs a few outputs ahead of its reader;
+    /// when the reader is dropped, it ends after the output at hand.
+    fn blocking_iterator<In, M, F, I>(f: F, outputs: fn(F::Output) -> Result<I, Failure>) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        F: Handler<M, In>,
+        F::Output: 'static,
+        I: Iterator<Item = Result<Payload, Failure>> + 'static,
+    {
+        let f = Arc::new(f);
+        let call: Call = Arc::new(move |cx, payload| {
+            let f = Arc::clone(&f);
+            Box::pin(async move {
+                let (sender, receiver) = mpsc::channel(BLOCKING_AHEAD);
+                let thread = on_a_thread(move || {
+                    for output in outputs(f.call(cx, decode(&payload)?))? {
+                        let failed = output.is_err();
+                        if sender.blocking_send(output).is_err() || failed {
+                            break;
+                        }
+                    }
+                    Ok(())
+                });
+                let sent = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
+                    receiver.recv().await.map(|output| (output, receiver))
+                });
+                // The channel closes when the thread is done; then it tells how it ended.
+                let ended = stream::once(async move { thread.await.flatten() })
+                    .filter_map(async |ended: Result<(), Failure>| ended.err().map(Err));
+                Ok(Made::Many(sent.chain(ended).boxed()))
+            })
+        });
+        Self { op: Op::FlatMap, blocking: true, body: Body::Call(call) }
+    }
+}
+
+impl fmt::Debug for StageFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StageFunction({}{})", if self.blocking { "blocking " } else { "" }, self.op)
+    }
+}
+
+/// Runs blocking code on a thread for it. Dropped, it is abandoned if it runs, and never starts if it
+/// does not yet.
+fn on_a_thread<R: Send + 'static>(
+    run: impl FnOnce() -> R + Send + 'static,
+) -> impl Future<Output = Result<R, Failure>> + Send + 'static {
+    let span = tracing::Span::current();
+    let thread = AbortOnDropHandle::new(tokio::task::spawn_blocking(move || span.in_scope(run)));
+    async move {
+        thread.await.map_err(|e| match e.try_into_panic() {
+            Ok(panic) => Failure::panicked(&*panic),
+            Err(e) => Failure::permanent(ErrorKind::Failed, format_args!("not run: {e}")),
+        })
+    }
+}
+
+fn decode<In: DeserializeOwned + 'static>(payload: &Payload) -> Result<In, Failure> {
+    codec::decode(payload.encoding, &payload.bytes)
+        .map_err(|e| Failure::permanent(ErrorKind::Decode, e))
+}
+
+fn encode<Out: Serialize + 'static>(out: &Out) -> Result<Payload, Failure> {
+    codec::encode(out)
+        .map(|(encoding, bytes)| Payload { encoding, bytes })
+        .map_err(|e| Failure::permanent(ErrorKind::Encode, e))
+}
+
+fn one<Out: Serialize + 'static>(out: &Out) -> Result<Made, Failure> {
+    encode(out).map(Made::One)
+}
+
+const fn kept(keep: bool) -> Made {
+    if keep { Made::Keep } else { Made::Nothing }
+}
+
+fn many<I>(outputs: I) -> Made
+where
+    I: IntoIterator,
+    I::Item: Serialize + 'static,
+    I::IntoIter: Send + 'static,
+{
+    Made::Many(stream::iter(outputs.into_iter().map(|out| encode(&out))).boxed())
+}

@@ -1,0 +1,53 @@
+//! Named sources: functions of a position.
+
+use futures_util::{StreamExt, stream};
+use stageline_protocol::ErrorKind;
+use stageline_protocol::pipeline::Op;
+
+use super::super::{Context, Registry, Source, StageError};
+use super::*;
+
+async fn roots(registry: &Registry, position: u64) -> Vec<Result<u64, Fault>> {
+    let roots = registry.open_source(&stage(Op::Source), position, test_context()).unwrap();
+    roots.map(|root| root.map(|p| value(&p))).collect().await
+}
+
+#[tokio::test]
+async fn a_source_starts_where_it_is_told_to() {
+    const COUNT: Source<u64> = Source::named("f");
+    for registry in [
+        Registry::new().source(COUNT, |from: u64| stream::iter(from..5)),
+        Registry::new().source("f", |_: Context, from: u64| stream::iter(from..5)),
+        Registry::new().try_source(COUNT, |from: u64| stream::iter(from..5).map(Ok)),
+    ] {
+        assert_eq!(roots(&registry, 0).await.len(), 5);
+        assert_eq!(roots(&registry, 3).await, [Ok(3), Ok(4)]);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_stands_for_one_root_and_the_source_goes_on() {
+    let registry = Registry::new().max_payload(4).try_source("f", |from: u64| {
+        stream::iter(from..3).map(|n| match n {
+            0 => Ok(u64::MAX), // 9 bytes
+            1 => Err(StageError::msg("unreadable")),
+            n => Ok(n),
+        })
+    });
+    let roots = roots(&registry, 0).await;
+    assert_eq!(roots[0].as_ref().unwrap_err().kind, ErrorKind::TooLarge);
+    assert_eq!(roots[1].as_ref().unwrap_err().message, "unreadable");
+    assert_eq!(roots[2..], [Ok(2)]);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_sources_last_root() {
+    let in_the_stream = Registry::new().source("f", |from: u64| {
+        stream::iter(from..3).map(|n| if n == 1 { panic!("boom") } else { n })
+    });
+    let fault = Fault { kind: ErrorKind::Panicked, message: "boom".into(), attempts: 1 };
+    assert_eq!(roots(&in_the_stream, 0).await, [Ok(0), Err(fault.clone())]);
+
+    let at_once = Registry::new().source("f", |_: u64| -> stream::Empty<u64> { panic!("boom") });
+    assert_eq!(roots(&at_once, 0).await, [Err(fault)]);
+}
