@@ -25,6 +25,15 @@ use super::type_name::type_tag;
 /// assert_eq!(FETCH.output_tag().unwrap().to_string(), "Page");
 /// assert_eq!(FETCH_2.output_tag().unwrap().to_string(), "Page v2");
 /// ```
+///
+/// A function of other types does not compile:
+///
+/// ```compile_fail,E0277
+/// use stageline_worker::sdk::{Registry, Stage};
+///
+/// const LENGTH: Stage<String, usize> = Stage::named("length");
+/// Registry::new().map(LENGTH, |number: u64| async move { 0_usize });
+/// ```
 pub struct Stage<In, Out> {
     name: &'static str,
     input_version: u32,

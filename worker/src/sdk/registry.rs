@@ -1,6 +1,7 @@
 //! The named stage functions of a program.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::fmt;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -181,10 +182,11 @@ impl Registry {
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         for (name, entry) in other.entries {
-            if self.entries.contains_key(&name) {
-                self.mistakes.push(twice(&name));
-            } else {
-                self.entries.insert(name, entry);
+            match self.entries.entry(name) {
+                Occupied(taken) => self.mistakes.push(twice(taken.key())),
+                Vacant(free) => {
+                    free.insert(entry);
+                }
             }
         }
         self.mistakes.extend(other.mistakes);
