@@ -1,0 +1,27 @@
+//! The task runtime: everything between the pure [`Task`](stageline_protocol::task::Task) and the
+//! world.
+//!
+//! A [`Node`] is the runtime of one process, be it a worker or a client. It holds the session with
+//! the coordinator, makes tasks as the coordinator's views say, and reports what they do. Each task
+//! is one loop that owns its machine and its links; functions run beside it and answer by message.
+//!
+//! - `session`: the stream to the coordinator, dialled again whenever it breaks.
+//! - `node`: views in, tasks started and stopped, reports out.
+//! - `task`: the loop around one machine. `work`: what a task does with an item.
+//! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory.
+
+mod accept;
+mod census;
+mod dial;
+mod job;
+mod link;
+mod node;
+mod session;
+mod task;
+mod work;
+
+pub use accept::{ListenError, Listener, serve_links};
+pub use job::{JobUpdate, LocalJob, LocalStage};
+pub use node::{Node, NodeConfig, NodeHandle, Stopped};
+pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
+pub use work::{Delivery, RootStream};

@@ -1,0 +1,581 @@
+//! The runtime of one process: its session, its jobs, their tasks.
+//!
+//! One loop owns all of it. What the coordinator wants comes as views of whole jobs; the loop compares
+//! each with what runs here, starts and stops the difference, and reports what is. When the session
+//! breaks, tasks and links go on; a job that has neither for a lease ends here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use stageline_protocol::control::{
+    Census, Down, Hello, JobPhase, JobView, ProcessKind, Report, Submit, TaskReport, Up, Welcome,
+};
+use stageline_protocol::pipeline::{Op, Site};
+use stageline_protocol::task::{Limits, Task};
+use stageline_protocol::{Incarnation, JobId, TaskId, VERSIONS};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::census::Counters;
+use super::dial::Transports;
+use super::job::{self, Entry, Job, JobUpdate, LocalJob, LocalStage};
+use super::session::{self, SessionError, SessionEvent, SessionOpener};
+use super::task::{Event, TaskLoop, TaskSender};
+use super::work::{Place, Work};
+use crate::sdk::{Registry, TaskContext};
+
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+/// How long a process that is told to stop waits for its tasks.
+const STOP_GRACE: Duration = Duration::from_millis(1_500);
+/// Until the coordinator has said otherwise.
+const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
+/// What a process is.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// Worker or client.
+    pub kind: ProcessKind,
+    /// Its name, for people; a worker that is started again keeps it.
+    pub name: String,
+    /// `HOST:PORT` where its tasks accept links; none if it only dials.
+    pub address: Option<String>,
+    /// The functions that it offers.
+    pub registry: Arc<Registry>,
+    /// Sizes and times of its tasks.
+    pub limits: Limits,
+    /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
+    /// dialled again without end.
+    pub give_up: Option<Duration>,
+}
+
+/// Why a node stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// It was told to.
+    #[error("told to stop")]
+    Told,
+    /// The coordinator refuses this process, and says why.
+    #[error("the coordinator refuses this process: {0}")]
+    Refused(String),
+    /// There was no coordinator for as long as it was to look.
+    #[error(
+        "{last}; tried {attempts} times in {waited:?}. Start one with `stageline coordinator`, or check the address"
+    )]
+    NoCoordinator {
+        /// The last failure.
+        last: SessionError,
+        /// How many sessions were tried.
+        attempts: u32,
+        /// For how long.
+        waited: Duration,
+    },
+}
+
+/// What the node's loop is told.
+#[derive(Debug)]
+pub(super) enum NodeEvent {
+    Report(JobId, Box<TaskReport>),
+    Session(SessionEvent),
+    Command(Command),
+}
+
+pub(super) enum Command {
+    Submit(Box<(Submit, LocalJob)>, watch::Sender<JobUpdate>),
+    Cancel(JobId, String),
+    Stop(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Submit(..) => "Submit",
+            Self::Cancel(..) => "Cancel",
+            Self::Stop(_) => "Stop",
+        })
+    }
+}
+
+/// Where the tasks of this process are, for those who dial them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Routes {
+    tasks: Arc<Mutex<BTreeMap<(JobId, TaskId), TaskSender>>>,
+    added: Arc<Notify>,
+}
+
+impl Routes {
+    pub(crate) fn find(&self, job: JobId, task: TaskId) -> Option<TaskSender> {
+        self.lock().get(&(job, task)).cloned()
+    }
+
+    /// Waits for a task that the coordinator may have told others of first.
+    pub(super) async fn wait(
+        &self,
+        job: JobId,
+        task: TaskId,
+        limit: Duration,
+    ) -> Option<TaskSender> {
+        let found = async {
+            loop {
+                let added = self.added.notified();
+                let mut added = std::pin::pin!(added);
+                added.as_mut().enable();
+                if let Some(sender) = self.find(job, task) {
+                    return sender;
+                }
+                added.await;
+            }
+        };
+        tokio::time::timeout(limit, found).await.ok()
+    }
+
+    fn add(&self, job: JobId, task: TaskId, sender: TaskSender) {
+        self.lock().insert((job, task), sender);
+        self.added.notify_waiters();
+    }
+
+    fn remove(&self, job: JobId, task: TaskId) {
+        self.lock().remove(&(job, task));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(JobId, TaskId), TaskSender>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle to a running node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    events: mpsc::UnboundedSender<NodeEvent>,
+    routes: Routes,
+    counters: Counters,
+    welcome: watch::Receiver<Option<Welcome>>,
+}
+
+impl NodeHandle {
+    /// Submits a job. The receiver follows it; it ends when the node does.
+    #[must_use]
+    pub fn submit(&self, submit: Submit, local: LocalJob) -> watch::Receiver<JobUpdate> {
+        let (updates, updated) = watch::channel(JobUpdate::default());
+        let command = Command::Submit(Box::new((submit, local)), updates);
+        let _node_over = self.events.send(NodeEvent::Command(command));
+        updated
+    }
+
+    /// Cancels a job that this node submitted, and ends its tasks here at once.
+    pub fn cancel(&self, job: JobId, reason: impl Into<String>) {
+        let _node_over = self.events.send(NodeEvent::Command(Command::Cancel(job, reason.into())));
+    }
+
+    /// Ends the node: its tasks are stopped, the coordinator is told. Completes when that is done.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        let command = NodeEvent::Command(Command::Stop(done));
+        if self.events.send(command).is_ok() {
+            let _node_over = stopped.await;
+        }
+    }
+
+    /// Waits until the coordinator has welcomed this process; none if the node stopped before.
+    /// Cancel safe.
+    pub async fn welcomed(&self) -> Option<Welcome> {
+        let mut welcome = self.welcome.clone();
+        welcome.wait_for(Option::is_some).await.ok().and_then(|w| w.clone())
+    }
+
+    /// What the process runs now. Call it inside the runtime.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.counters.census()
+    }
+
+    pub(super) const fn routes(&self) -> &Routes {
+        &self.routes
+    }
+}
+
+/// The runtime of one process. [`Node::run`] drives it.
+pub struct Node {
+    config: NodeConfig,
+    incarnation: Incarnation,
+    opener: Arc<dyn SessionOpener>,
+    events: mpsc::UnboundedReceiver<NodeEvent>,
+    handle: NodeHandle,
+    welcomed: watch::Sender<Option<Welcome>>,
+    session: Option<mpsc::UnboundedSender<Up>>,
+    session_lost: Option<Instant>,
+    lease: Duration,
+    jobs: BTreeMap<JobId, Job>,
+    transports: Transports,
+    loops: JoinSet<(JobId, TaskId)>,
+    handles: BTreeMap<(JobId, TaskId), AbortHandle>,
+    started: Instant,
+    failures: u32,
+}
+
+impl Node {
+    /// A node that reaches its coordinator by `opener`, and the handle to it.
+    #[must_use]
+    pub fn new(config: NodeConfig, opener: Arc<dyn SessionOpener>) -> (Self, NodeHandle) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (welcomed, welcome) = watch::channel(None);
+        let handle = NodeHandle {
+            events: sender,
+            routes: Routes::default(),
+            counters: Counters::default(),
+            welcome,
+        };
+        let node = Self {
+            config,
+            incarnation: Incarnation(fastrand::u64(1..)),
+            opener,
+            events,
+            handle: handle.clone(),
+            welcomed,
+            session: None,
+            session_lost: None,
+            lease: DEFAULT_LEASE,
+            jobs: BTreeMap::new(),
+            transports: Transports::default(),
+            loops: JoinSet::new(),
+            handles: BTreeMap::new(),
+            started: Instant::now(),
+            failures: 0,
+        };
+        (node, handle)
+    }
+
+    /// Runs until it is stopped, refused, or gives up looking for its coordinator.
+    pub async fn run(mut self) -> Stopped {
+        let keeper = tokio::spawn(session::keep(self.opener.clone(), self.handle.events.clone()));
+        let stopped = self.drive().await;
+        keeper.abort();
+        self.stop_tasks().await;
+        stopped
+    }
+
+    async fn drive(&mut self) -> Stopped {
+        let mut reports = tokio::time::interval(REPORT_EVERY);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heartbeats = tokio::time::interval(DEFAULT_LEASE / 10);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    None => return Stopped::Told,
+                    Some(NodeEvent::Report(job, report)) => self.reported(job, *report),
+                    Some(NodeEvent::Session(event)) => {
+                        if let Some(stopped) = self.session_event(event) {
+                            return stopped;
+                        }
+                    }
+                    Some(NodeEvent::Command(Command::Stop(done))) => {
+                        self.send(Up::Goodbye);
+                        self.stop_tasks().await;
+                        let _nobody_waits = done.send(());
+                        return Stopped::Told;
+                    }
+                    Some(NodeEvent::Command(command)) => self.command(command),
+                },
+                Some(ended) = self.loops.join_next(), if !self.loops.is_empty() => {
+                    self.loop_ended(ended);
+                }
+                _ = reports.tick(), if !self.jobs.is_empty() => self.tick(),
+                _ = heartbeats.tick(), if self.session.is_some() => {
+                    let census = self.handle.census();
+                    self.send(Up::Heartbeat(census));
+                }
+            }
+        }
+    }
+
+    fn send(&self, up: Up) {
+        if let Some(session) = &self.session {
+            let _session_over = session.send(up);
+        }
+    }
+
+    fn session_event(&mut self, event: SessionEvent) -> Option<Stopped> {
+        match event {
+            SessionEvent::Opened(up) => {
+                self.session = Some(up);
+                self.send(Up::Hello(Hello {
+                    versions: VERSIONS,
+                    kind: self.config.kind,
+                    name: self.config.name.clone(),
+                    incarnation: self.incarnation,
+                    address: self.config.address.clone(),
+                    functions: self.config.registry.functions(),
+                }));
+            }
+            SessionEvent::Message(down) => return self.message(down),
+            SessionEvent::Closed => {
+                self.session = None;
+                if self.session_lost.is_none() {
+                    self.session_lost = Some(Instant::now());
+                    tracing::warn!(
+                        "lost the coordinator; running jobs go on, and it is dialled again"
+                    );
+                }
+            }
+            SessionEvent::Failed(error) => {
+                self.failures += 1;
+                let waited = self.started.elapsed();
+                let welcomed = self.welcomed.borrow().is_some();
+                let give_up = self.config.give_up.filter(|limit| !welcomed && waited >= *limit);
+                if give_up.is_some() {
+                    let (last, attempts) = (error, self.failures);
+                    return Some(Stopped::NoCoordinator { last, attempts, waited });
+                }
+                if self.failures == 1 || self.failures.is_multiple_of(10) {
+                    tracing::warn!(attempts = self.failures, "{error}; trying again");
+                }
+            }
+        }
+        None
+    }
+
+    fn message(&mut self, down: Down) -> Option<Stopped> {
+        match down {
+            Down::Welcome(welcome) => {
+                if self.session_lost.take().is_some() {
+                    tracing::info!("the coordinator is back");
+                }
+                self.failures = 0;
+                self.lease = welcome.lease;
+                self.welcomed.send_replace(Some(welcome));
+                let submits: Vec<Submit> =
+                    self.jobs.values().filter_map(|job| job.submit.clone()).collect();
+                for submit in submits {
+                    self.send(Up::Submit(submit));
+                }
+                let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
+                for job in jobs {
+                    self.report(job);
+                }
+            }
+            Down::Refused(reason) => return Some(Stopped::Refused(reason)),
+            Down::Alive => {}
+            Down::View(view) => self.apply(*view),
+            Down::Status(status) => {
+                if let Some(job) = self.jobs.get_mut(&status.job) {
+                    job.submit = None;
+                    if let Some(updates) = &job.updates {
+                        updates.send_modify(|update| update.status = Some(*status));
+                    }
+                }
+            }
+            Down::Forget(id) => self.forget(id),
+        }
+        None
+    }
+
+    fn forget(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.remove(&id) {
+            job.stop_all();
+            if let Some(updates) = &job.updates {
+                updates.send_modify(|update| update.forgotten = true);
+            }
+        }
+        let used: BTreeSet<String> = self
+            .jobs
+            .values()
+            .filter_map(|job| job.view.as_ref())
+            .flat_map(|view| view.peers.iter().filter_map(|peer| peer.address.clone()))
+            .collect();
+        self.transports.keep(&used);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Submit(boxed, updates) => {
+                let (submit, local) = *boxed;
+                let mut job = Job::new(local);
+                job.updates = Some(updates);
+                job.submit = Some(submit.clone());
+                self.jobs.insert(submit.job, job);
+                if self.welcomed.borrow().is_some() {
+                    self.send(Up::Submit(submit));
+                }
+            }
+            Command::Cancel(id, reason) => {
+                if let Some(job) = self.jobs.get(&id) {
+                    job.stop_all();
+                    self.send(Up::Cancel(id, reason));
+                }
+            }
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// Makes what runs here what the view says.
+    fn apply(&mut self, view: JobView) {
+        let id = view.job;
+        let job = self.jobs.entry(id).or_insert_with(|| Job::new(LocalJob::default()));
+        if let Some(old) = &job.view
+            && (view.term, view.revision) <= (old.term, old.revision)
+        {
+            return;
+        }
+        job.submit = None;
+        let wanted: BTreeMap<TaskId, u32> = view.tasks.iter().map(|t| (t.id, t.slots)).collect();
+        for (task, sender) in job.running() {
+            if !wanted.contains_key(&task) {
+                let _ended_already = sender.send(Event::Stop);
+            }
+        }
+        let missing: Vec<TaskId> =
+            wanted.keys().filter(|task| !job.tasks.contains_key(task)).copied().collect();
+        for task in missing {
+            self.start(&view, task);
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let peers = Arc::new(job::peers(&view, self.incarnation));
+        let only_dials = self.config.kind == ProcessKind::Client && self.config.address.is_none();
+        for (task, sender) in job.running() {
+            if let Some(slots) = wanted.get(&task) {
+                let plan = job::plan(&view, task, *slots, self.incarnation, only_dials);
+                let _ended_already = sender.send(Event::Plan(Box::new(plan), peers.clone()));
+            }
+        }
+        let ending = matches!(view.phase, JobPhase::Ending(_) | JobPhase::Ended(_));
+        tracing::debug!(job = %id, revision = view.revision, phase = view.phase.name(), tasks = wanted.len(), "view");
+        job.view = Some(view);
+        job.news = true;
+        if ending {
+            job.local = LocalJob::default();
+        }
+        self.report(id);
+    }
+
+    fn start(&mut self, view: &JobView, id: TaskId) {
+        let Some(job) = self.jobs.get_mut(&view.job) else { return };
+        let position = view.positions.get(&id.stage).copied().unwrap_or_default();
+        let task = Task::new(view.job, id, &view.pipeline, position, self.config.limits);
+        let stage = view.pipeline.stage(id.stage);
+        let (Some(task), Some(stage)) = (task, stage) else {
+            return job.failed_to_start(id, format!("the pipeline has no {}", id.stage));
+        };
+        let place = Place { stage: stage.name.clone(), worker: self.config.name.clone() };
+        let registry = match stage.site {
+            Site::Client => &job.local.functions,
+            Site::Fleet => &*self.config.registry,
+        };
+        let work = match (stage.site, stage.op) {
+            (Site::Client, Op::Source | Op::Terminal) => match job.local.stages.remove(&id.stage) {
+                Some(LocalStage::Source(roots)) => Ok(Work::Source(roots)),
+                Some(LocalStage::Terminal(consumer)) => Ok(Work::Terminal(consumer)),
+                None => Err(format!("stage {:?} has run in this client before", stage.name)),
+            },
+            (_, Op::Source) => {
+                let token = CancellationToken::new();
+                let cx = TaskContext::new(view.job, &stage.name, &self.config.name, token);
+                let lineage = stageline_protocol::Lineage::root(id.stage, position);
+                registry.open_source(stage, position, cx.item(lineage)).map(Work::Source)
+            }
+            _ => registry.invoker(stage).map(Work::Function),
+        };
+        let work = match work {
+            Ok(work) => work,
+            Err(reason) => return job.failed_to_start(id, reason),
+        };
+        let (own, events) = mpsc::unbounded_channel();
+        let task = TaskLoop {
+            task,
+            job: view.job,
+            work,
+            place: Arc::new(place),
+            events,
+            own: own.clone(),
+            node: self.handle.events.clone(),
+            routes: self.handle.routes.clone(),
+            transports: self.transports.clone(),
+            counters: self.handle.counters.clone(),
+            started: self.started,
+        };
+        let key = (view.job, id);
+        let abort = self.loops.spawn(async move {
+            task.run().await;
+            key
+        });
+        self.handles.insert(key, abort);
+        self.handle.routes.add(view.job, id, own.clone());
+        let report = TaskReport { id, ..TaskReport::default() };
+        job.tasks.insert(id, Entry { sender: Some(own), report });
+    }
+
+    fn loop_ended(&mut self, ended: Result<(JobId, TaskId), tokio::task::JoinError>) {
+        match ended {
+            Ok((job, task)) => {
+                self.handles.remove(&(job, task));
+                self.handle.routes.remove(job, task);
+            }
+            Err(error) => {
+                // A loop that panicked has sent no last report: say so in its place.
+                let key = self.handles.iter().find(|(_, h)| h.id() == error.id()).map(|(k, _)| *k);
+                if let Some((job_id, task)) = key {
+                    self.handles.remove(&(job_id, task));
+                    self.handle.routes.remove(job_id, task);
+                    tracing::error!(job = %job_id, %task, %error, "a task loop broke");
+                    if let Some(job) = self.jobs.get_mut(&job_id) {
+                        job.failed_to_start(task, format!("its loop broke: {error}"));
+                    }
+                    self.report(job_id);
+                }
+            }
+        }
+    }
+
+    fn reported(&mut self, id: JobId, report: TaskReport) {
+        if let Some(job) = self.jobs.get_mut(&id)
+            && job.reported(report)
+        {
+            self.report(id);
+        }
+    }
+
+    /// Reports a job as it is known here.
+    fn report(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.news = false;
+        let report = Report {
+            job: id,
+            revision: job.view.as_ref().map_or(0, |view| view.revision),
+            tasks: job.tasks.values().map(|entry| entry.report.clone()).collect(),
+        };
+        if job.submit.is_none() && self.welcomed.borrow().is_some() {
+            self.send(Up::Report(report));
+        }
+    }
+
+    fn tick(&mut self) {
+        let alone = self.session_lost.is_some_and(|since| since.elapsed() > self.lease);
+        let mut news = Vec::new();
+        for (id, job) in &self.jobs {
+            for (_, sender) in job.running() {
+                let _ended_already = sender.send(Event::Report);
+            }
+            if job.news {
+                news.push(*id);
+            }
+            if alone && job.links() == 0 {
+                job.stop_all();
+            }
+        }
+        for id in news {
+            self.report(id);
+        }
+    }
+
+    async fn stop_tasks(&mut self) {
+        for job in self.jobs.values() {
+            job.stop_all();
+        }
+        let ended = async { while self.loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+            self.loops.abort_all();
+        }
+    }
+}

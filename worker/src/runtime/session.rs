@@ -1,0 +1,151 @@
+//! The session with the coordinator: one stream each way, dialled again whenever it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use stageline_proto::v1::session_client::SessionClient;
+use stageline_proto::{MAX_CONTROL_MESSAGE, Wire};
+use stageline_protocol::control::{Down, Up};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Endpoint;
+
+use super::dial::{KEEPALIVE, KEEPALIVE_TIMEOUT};
+use super::node::NodeEvent;
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An open session: what goes up, and what comes down. Either side ends it by dropping its end.
+#[derive(Debug)]
+pub struct SessionChannel {
+    /// To the coordinator.
+    pub up: mpsc::UnboundedSender<Up>,
+    /// From the coordinator; it ends when the session does.
+    pub down: mpsc::UnboundedReceiver<Down>,
+}
+
+/// Why a session could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no coordinator at {address}: {reason}")]
+pub struct SessionError {
+    /// Where it was looked for.
+    pub address: String,
+    /// What happened.
+    pub reason: String,
+}
+
+/// A session being opened.
+pub type SessionFuture = BoxFuture<'static, Result<SessionChannel, SessionError>>;
+
+/// How a process reaches its coordinator.
+pub trait SessionOpener: Send + Sync + 'static {
+    /// Opens a session; called again whenever the last one has broken.
+    fn open(&self) -> SessionFuture;
+}
+
+/// Sessions over gRPC.
+#[derive(Clone, Debug)]
+pub struct GrpcSession {
+    address: String,
+}
+
+impl GrpcSession {
+    /// To the coordinator at `HOST:PORT`.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into() }
+    }
+}
+
+impl SessionOpener for GrpcSession {
+    fn open(&self) -> SessionFuture {
+        let address = self.address.clone();
+        Box::pin(async move {
+            let fail = |reason: String| SessionError { address: address.clone(), reason };
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))
+                .map_err(|e| fail(format!("that is not HOST:PORT ({e})")))?
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+                .keep_alive_while_idle(true);
+            let channel = endpoint.connect().await.map_err(|e| fail(root_cause(&e)))?;
+            let (up, outbox) = mpsc::unbounded_channel::<Up>();
+            let outbound = UnboundedReceiverStream::new(outbox).map(|up| up.encode());
+            let response = SessionClient::new(channel)
+                .max_decoding_message_size(MAX_CONTROL_MESSAGE)
+                .max_encoding_message_size(MAX_CONTROL_MESSAGE)
+                .session(outbound)
+                .await
+                .map_err(|status| {
+                    fail(format!("it answers, but not as one: {}", status.message()))
+                })?;
+            let (inbox, down) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                let mut stream = response.into_inner();
+                while let Some(Ok(message)) = stream.next().await {
+                    match Down::decode(message) {
+                        Ok(down) => {
+                            if inbox.send(down).is_err() {
+                                break;
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "the coordinator sent what does not decode");
+                            break;
+                        }
+                    }
+                }
+            });
+            Ok(SessionChannel { up, down })
+        })
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// What the keeper of a session tells its node.
+#[derive(Debug)]
+pub(super) enum SessionEvent {
+    Opened(mpsc::UnboundedSender<Up>),
+    Message(Down),
+    Closed,
+    Failed(SessionError),
+}
+
+/// Keeps a session open for as long as the node lives.
+pub(super) async fn keep(opener: Arc<dyn SessionOpener>, node: mpsc::UnboundedSender<NodeEvent>) {
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        let event = match opener.open().await {
+            Ok(SessionChannel { up, mut down }) => {
+                if node.send(NodeEvent::Session(SessionEvent::Opened(up))).is_err() {
+                    return;
+                }
+                while let Some(message) = down.recv().await {
+                    backoff = FIRST_BACKOFF;
+                    if node.send(NodeEvent::Session(SessionEvent::Message(message))).is_err() {
+                        return;
+                    }
+                }
+                SessionEvent::Closed
+            }
+            Err(error) => SessionEvent::Failed(error),
+        };
+        if node.send(NodeEvent::Session(event)).is_err() {
+            return;
+        }
+        tokio::time::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        backoff = (backoff * 2).min(LAST_BACKOFF);
+    }
+}

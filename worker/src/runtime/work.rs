@@ -1,0 +1,222 @@
+//! What a task does with an item: run a function, hand it to a consumer, or make roots.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, StreamExt};
+use stageline_protocol::task::Finished;
+use stageline_protocol::{Body, Item, ItemError, Lineage};
+use tokio::sync::{mpsc, oneshot};
+
+use super::task::{Event, TaskSender};
+use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot};
+
+/// Outputs of an expansion that are handed over at a time, at the most.
+const CHUNK: usize = 64;
+
+/// The roots of a source, in order. A fault becomes an error item with a root of its own.
+pub type RootStream = BoxStream<'static, Result<Payload, Fault>>;
+
+/// What a task does.
+pub(super) enum Work {
+    /// Makes roots.
+    Source(RootStream),
+    /// Runs a function on each item.
+    Function(Invoker),
+    /// Hands each item to a consumer.
+    Terminal(mpsc::UnboundedSender<Delivery>),
+}
+
+/// An item at its terminal. It counts as taken, and is acked, when it is [taken](Delivery::take);
+/// until then it holds credit, so a consumer that waits slows the pipeline down. One that is dropped
+/// instead is never acked.
+#[derive(Debug)]
+pub struct Delivery {
+    item: Item,
+    input: u64,
+    task: TaskSender,
+}
+
+impl Delivery {
+    pub(super) const fn new(item: Item, input: u64, task: TaskSender) -> Self {
+        Self { item, input, task }
+    }
+
+    /// The item: a value or an error.
+    #[must_use]
+    pub const fn item(&self) -> &Item {
+        &self.item
+    }
+
+    /// Takes the item: everything upstream may forget it.
+    pub fn take(self) -> Item {
+        let event = Event::Finished { input: self.input, finished: Finished::Nothing };
+        let _job_over = self.task.send(event);
+        self.item
+    }
+
+    /// Takes the item, and ends the channel: no more is wanted. Everything upstream stops.
+    pub fn take_last(self) -> Item {
+        let Self { item, input, task } = self;
+        let _job_over = task.send(Event::Finished { input, finished: Finished::Nothing });
+        let _job_over = task.send(Event::CutInputs);
+        item
+    }
+}
+
+/// What names the place of a failure in an error item.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) stage: String,
+    pub(super) worker: String,
+}
+
+impl Place {
+    pub(super) fn error(&self, fault: Fault) -> Box<ItemError> {
+        Box::new(ItemError {
+            stage: self.stage.clone(),
+            kind: fault.kind,
+            message: fault.message,
+            attempts: fault.attempts,
+            worker: self.worker.clone(),
+        })
+    }
+}
+
+/// Runs the function on one item and sends what comes of it to the task loop.
+pub(super) async fn run_function(
+    invoker: Invoker,
+    cx: Context,
+    input: u64,
+    payload: Payload,
+    place: Arc<Place>,
+    task: TaskSender,
+) {
+    let slot = Arc::new(TaskSlot { input, task: task.clone() });
+    let finished = match invoker.invoke(cx, payload, slot).await {
+        Ok(Reply::One(output)) => Finished::One(output.encoding, output.bytes),
+        Ok(Reply::Keep) => Finished::Keep,
+        Ok(Reply::Nothing | Reply::Done) => Finished::Nothing,
+        Ok(Reply::Many(outputs)) => match expand(outputs, input, &place, &task).await {
+            Some(finished) => finished,
+            None => return,
+        },
+        Err(fault) => Finished::Failed(place.error(fault)),
+    };
+    let _task_over = task.send(Event::Finished { input, finished });
+}
+
+/// Hands over the outputs of an expansion, each chunk when the last has left. None if the task is over.
+async fn expand(
+    outputs: BoxStream<'static, Result<Payload, Fault>>,
+    input: u64,
+    place: &Place,
+    task: &TaskSender,
+) -> Option<Finished> {
+    let mut chunks = outputs.ready_chunks(CHUNK);
+    while let Some(chunk) = chunks.next().await {
+        let mut fault = None;
+        let mut payloads = Vec::with_capacity(chunk.len());
+        for output in chunk {
+            match output {
+                Ok(payload) => payloads.push(payload),
+                Err(error) => fault = Some(error),
+            }
+        }
+        let (room, has_room) = oneshot::channel();
+        task.send(Event::Outputs { input, payloads, room }).ok()?;
+        if let Some(fault) = fault {
+            return Some(Finished::Failed(place.error(fault)));
+        }
+        has_room.await.ok()?;
+    }
+    Some(Finished::Expanded)
+}
+
+/// A slot, as the function's policies see it.
+struct TaskSlot {
+    input: u64,
+    task: TaskSender,
+}
+
+impl Slot for TaskSlot {
+    fn release(&self) {
+        let _task_over = self.task.send(Event::ReleaseSlot { input: self.input });
+    }
+
+    fn acquire(&self) -> BoxFuture<'static, ()> {
+        let (granted, wait) = oneshot::channel();
+        let asked = self.task.send(Event::WantSlot { input: self.input, granted });
+        Box::pin(async move {
+            if asked.is_err() || wait.await.is_err() {
+                // The task is over; it drops this call, which must not go on meanwhile.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn retrying(&self) {}
+}
+
+/// Asks a source for roots, as its task's machine asks for them.
+pub(super) async fn run_source(
+    mut roots: RootStream,
+    place: Arc<Place>,
+    mut pulls: mpsc::UnboundedReceiver<(usize, u64)>,
+    task: TaskSender,
+) {
+    while let Some((items, bytes)) = pulls.recv().await {
+        let mut batch = Vec::new();
+        let mut size = 0;
+        let mut exhausted = false;
+        // The first root is waited for; after it, only what is there already.
+        let mut next = roots.next().await;
+        loop {
+            let Some(root) = next else {
+                exhausted = true;
+                break;
+            };
+            let body = match root {
+                Ok(payload) => Body::Value(payload.encoding, payload.bytes),
+                Err(fault) => Body::Error(place.error(fault)),
+            };
+            size += match &body {
+                Body::Value(_, bytes) => bytes.len() as u64,
+                _ => 0,
+            };
+            batch.push(body);
+            if batch.len() >= items || size >= bytes {
+                break;
+            }
+            match Ready(&mut roots).await {
+                Some(root) => next = root,
+                None => break,
+            }
+        }
+        if task.send(Event::Roots { batch, exhausted }).is_err() || exhausted {
+            return;
+        }
+        // A source that is always ready must not keep others from running.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The next root if it is there already.
+struct Ready<'a>(&'a mut RootStream);
+
+impl Future for Ready<'_> {
+    type Output = Option<Option<Result<Payload, Fault>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match self.0.poll_next_unpin(cx) {
+            Poll::Ready(root) => Poll::Ready(Some(root)),
+            Poll::Pending => Poll::Ready(None),
+        }
+    }
+}
+
+pub(super) fn delivery(lineage: Lineage, body: Body, input: u64, task: &TaskSender) -> Delivery {
+    Delivery::new(Item { lineage, body }, input, task.clone())
+}
