@@ -13,6 +13,7 @@
 pub mod applied;
 pub mod control;
 pub mod frame;
+pub mod graph;
 
 pub mod ids;
 pub mod item;
@@ -21,6 +22,7 @@ pub mod link;
 pub mod pipeline;
 
 pub mod ranges;
+pub mod placement;
 pub mod ring;
 pub mod task;
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stageline_protocol::control::{JobStatus, JobView, Peer, Submit, TaskEnd, TaskReport};
 use stageline_protocol::task::{Dials, Plan};
-use stageline_protocol::{Incarnation, StageId, TaskId};
+use stageline_protocol::{StageId, TaskId};
 use tokio::sync::{mpsc, watch};
 
+use super::node::Routes;
 use super::task::{Event, Peers, TaskSender};
 use super::work::{Delivery, RootStream};
 use crate::sdk::Registry;
@@ -101,7 +102,7 @@ pub(super) fn plan(
     view: &JobView,
     id: TaskId,
     slots: u32,
-    own: Incarnation,
+    routes: &Routes,
     only_dials: bool,
 ) -> Plan {
     let upstream: BTreeSet<StageId> = view.pipeline.inputs(id.stage).map(|(_, c)| c.from).collect();
@@ -109,7 +110,7 @@ pub(super) fn plan(
         view.pipeline.outputs(id.stage).map(|(_, c)| c.to).collect();
     let dials = |peer: &Peer| {
         let is_downstream = downstream.contains(&peer.id.stage);
-        if peer.process == own {
+        if routes.is_local(peer.process) {
             if is_downstream { Dials::We } else { Dials::They }
         } else if only_dials {
             Dials::We
@@ -138,7 +139,7 @@ pub(super) fn plan(
 }
 
 /// Where the tasks of other processes are.
-pub(super) fn peers(view: &JobView, own: Incarnation) -> Peers {
-    let elsewhere = view.peers.iter().filter(|p| p.process != own);
+pub(super) fn peers(view: &JobView, routes: &Routes) -> Peers {
+    let elsewhere = view.peers.iter().filter(|p| !routes.is_local(p.process));
     Peers { remote: elsewhere.map(|p| (p.id, p.address.clone())).collect() }
 }

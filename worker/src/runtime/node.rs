@@ -103,9 +103,20 @@ impl std::fmt::Debug for Command {
 pub(crate) struct Routes {
     tasks: Arc<Mutex<BTreeMap<(JobId, TaskId), TaskSender>>>,
     added: Arc<Notify>,
+    /// The nodes of this operating system process: embedded mode has two.
+    nodes: Arc<Mutex<BTreeSet<Incarnation>>>,
 }
 
 impl Routes {
+    /// Whether the tasks of that node are in this process, so that links to them need no network.
+    pub(super) fn is_local(&self, node: Incarnation) -> bool {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    }
+
+    fn add_node(&self, node: Incarnation) {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+    }
+
     pub(crate) fn find(&self, job: JobId, task: TaskId) -> Option<TaskSender> {
         self.lock().get(&(job, task)).cloned()
     }
@@ -178,6 +189,12 @@ impl NodeHandle {
         }
     }
 
+    /// Ends the node as [`stop`](Self::stop) does, without waiting.
+    pub fn stop_soon(&self) {
+        let (done, _nobody_waits) = oneshot::channel();
+        let _node_over = self.events.send(NodeEvent::Command(Command::Stop(done)));
+    }
+
     /// Waits until the coordinator has welcomed this process; none if the node stopped before.
     /// Cancel safe.
     pub async fn welcomed(&self) -> Option<Welcome> {
@@ -219,17 +236,37 @@ impl Node {
     /// A node that reaches its coordinator by `opener`, and the handle to it.
     #[must_use]
     pub fn new(config: NodeConfig, opener: Arc<dyn SessionOpener>) -> (Self, NodeHandle) {
+        Self::with_routes(config, opener, Routes::default())
+    }
+
+    /// A node whose tasks reach those of `other`, in the same process, without a network.
+    #[must_use]
+    pub fn beside(
+        other: &NodeHandle,
+        config: NodeConfig,
+        opener: Arc<dyn SessionOpener>,
+    ) -> (Self, NodeHandle) {
+        Self::with_routes(config, opener, other.routes.clone())
+    }
+
+    fn with_routes(
+        config: NodeConfig,
+        opener: Arc<dyn SessionOpener>,
+        routes: Routes,
+    ) -> (Self, NodeHandle) {
+        let incarnation = Incarnation(fastrand::u64(1..));
+        routes.add_node(incarnation);
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
         let handle = NodeHandle {
             events: sender,
-            routes: Routes::default(),
+            routes,
             counters: Counters::default(),
             welcome,
         };
         let node = Self {
             config,
-            incarnation: Incarnation(fastrand::u64(1..)),
+            incarnation,
             opener,
             events,
             handle: handle.clone(),
@@ -432,11 +469,11 @@ impl Node {
             self.start(&view, task);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let peers = Arc::new(job::peers(&view, self.incarnation));
+        let peers = Arc::new(job::peers(&view, &self.handle.routes));
         let only_dials = self.config.kind == ProcessKind::Client && self.config.address.is_none();
         for (task, sender) in job.running() {
             if let Some(slots) = wanted.get(&task) {
-                let plan = job::plan(&view, task, *slots, self.incarnation, only_dials);
+                let plan = job::plan(&view, task, *slots, &self.handle.routes, only_dials);
                 let _ended_already = sender.send(Event::Plan(Box::new(plan), peers.clone()));
             }
         }

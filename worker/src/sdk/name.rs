@@ -199,9 +199,12 @@ impl<In> fmt::Debug for Sink<In> {
 /// A name to register under, with the types that it declares.
 #[derive(Clone, Debug)]
 pub struct Name {
-    pub(crate) name: String,
-    pub(crate) input: Option<TypeTag>,
-    pub(crate) output: Option<TypeTag>,
+    /// The name itself.
+    pub name: String,
+    /// The type that it takes, if declared.
+    pub input: Option<TypeTag>,
+    /// The type that it makes, if declared.
+    pub output: Option<TypeTag>,
 }
 
 /// What names a stage that takes `In` and makes `Out`: a [`Stage`] constant, or a text.
