@@ -1,1 +1,4 @@
-//! Under construction.
+//! What the tests of Stageline share.
+
+pub mod cluster;
+pub mod functions;

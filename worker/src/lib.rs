@@ -5,3 +5,6 @@
 
 pub mod runtime;
 pub mod sdk;
+mod worker;
+
+pub use worker::{RunningWorker, StartError, Worker};

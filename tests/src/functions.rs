@@ -1,0 +1,134 @@
+//! Stage functions for tests: they can be held on a gate, and they leave a trace of every call.
+//!
+//! Gates and traces are files in a folder that the test owns, named by `STAGELINE_TEST_DIR`, so that
+//! they work across processes and outlive a killed one.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use stageline::{Context, Registry, Sink, Source, Stage, StageError};
+
+/// Adds a million. Leaves a trace.
+pub const FIRST: Stage<u64, u64> = Stage::named("first");
+/// Adds ten million. Waits while the gate `second` is closed. Leaves a trace.
+pub const SECOND: Stage<u64, u64> = Stage::named("second");
+/// Adds a hundred million. Leaves a trace.
+pub const THIRD: Stage<u64, u64> = Stage::named("third");
+/// Keeps what is even.
+pub const EVEN: Stage<u64, u64> = Stage::named("even");
+/// The number, three times: times ten, plus 0, 1, 2.
+pub const TRIPLE: Stage<u64, u64> = Stage::named("triple");
+/// Fails on multiples of seven.
+pub const SEVENS: Stage<u64, u64> = Stage::named("sevens");
+/// Panics on five.
+pub const PANIC: Stage<u64, u64> = Stage::named("panic");
+/// Waits for 2 ms, exactly, and passes its input on.
+pub const WAIT: Stage<u64, u64> = Stage::named("wait");
+/// The same again, under another name.
+pub const WAIT_TOO: Stage<u64, u64> = Stage::named("wait_too");
+/// Passes bytes on.
+pub const PASS: Stage<Bytes, Bytes> = Stage::named("pass");
+/// The same again, under another name.
+pub const PASS_TOO: Stage<Bytes, Bytes> = Stage::named("pass_too");
+/// All numbers, for ever.
+pub const NUMBERS: Source<u64> = Source::named("numbers");
+/// The numbers below a hundred.
+pub const HUNDRED: Source<u64> = Source::named("hundred");
+/// Leaves a trace of the number and of the idempotency key.
+pub const RECORD: Sink<u64> = Sink::named("record");
+
+/// All of them.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new()
+        .map(FIRST, |n: u64| async move {
+            trace("first", n);
+            n + 1_000_000
+        })
+        .map(SECOND, |n: u64| async move {
+            trace("second-started", n);
+            gate("second").await;
+            trace("second", n);
+            n + 10_000_000
+        })
+        .map(THIRD, |n: u64| async move {
+            gate("third").await;
+            trace("third", n);
+            n + 100_000_000
+        })
+        .filter(EVEN, |n: u64| async move { n.is_multiple_of(2) })
+        .flat_map_iter(TRIPLE, |n: u64| async move { (0..3).map(move |i| n * 10 + i) })
+        .try_map(SEVENS, |n: u64| async move {
+            if n.is_multiple_of(7) { Err(StageError::msg(format!("{n} is a multiple of seven"))) } else { Ok(n) }
+        })
+        .map(PANIC, |n: u64| async move {
+            assert_ne!(n, 5, "five");
+            n
+        })
+        .map(WAIT, exactly_two_ms)
+        .slots(16)
+        .map(WAIT_TOO, exactly_two_ms)
+        .slots(16)
+        .map(PASS, |bytes: Bytes| async move { bytes })
+        .map(PASS_TOO, |bytes: Bytes| async move { bytes })
+        .source(NUMBERS, |from: u64| futures_util::stream::iter(from..))
+        .source(HUNDRED, |from: u64| futures_util::stream::iter(from..100))
+        .for_each(RECORD, |cx: Context, n: u64| async move {
+            gate("record").await;
+            trace("record", format_args!("{n} {}", cx.idempotency_key()));
+        })
+}
+
+async fn exactly_two_ms(n: u64) -> u64 {
+    crate::exact::wait(Duration::from_millis(2)).await;
+    n
+}
+
+fn dir() -> Option<PathBuf> {
+    std::env::var_os("STAGELINE_TEST_DIR").map(PathBuf::from)
+}
+
+/// Appends a line to the trace of that name, in one write, so that processes do not mix.
+fn trace(name: &str, what: impl std::fmt::Display) {
+    let Some(dir) = dir() else { return };
+    let line = format!("{what}\n");
+    let file = OpenOptions::new().create(true).append(true).open(dir.join(format!("{name}.trace")));
+    if let Ok(mut file) = file {
+        let _traced = file.write_all(line.as_bytes());
+    }
+}
+
+/// Waits while the file `NAME.closed` is there.
+async fn gate(name: &str) {
+    let Some(dir) = dir() else { return };
+    let closed = dir.join(format!("{name}.closed"));
+    while closed.exists() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Closes the gate of that name: functions that come to it wait.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn close_gate(dir: &Path, name: &str) -> std::io::Result<()> {
+    File::create(dir.join(format!("{name}.closed"))).map(drop)
+}
+
+/// Opens the gate of that name.
+///
+/// # Errors
+/// When it was not closed.
+pub fn open_gate(dir: &Path, name: &str) -> std::io::Result<()> {
+    std::fs::remove_file(dir.join(format!("{name}.closed")))
+}
+
+/// The lines of the trace of that name; none if nothing has left one.
+#[must_use]
+pub fn read_trace(dir: &Path, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join(format!("{name}.trace"))).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}

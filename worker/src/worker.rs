@@ -1,0 +1,196 @@
+//! A worker process: a registry, a port for links, a session with the coordinator.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stageline_protocol::control::ProcessKind;
+use stageline_protocol::task::Limits;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::{
+    GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, serve_links,
+};
+use crate::sdk::{Registry, RegistryError};
+
+/// A worker: offers its registry to a coordinator.
+///
+/// ```no_run
+/// # use stageline_worker::{Worker, sdk::Registry};
+/// # async fn example(registry: Registry) -> Result<(), Box<dyn std::error::Error>> {
+/// let worker = Worker::new(registry, "coordinator:7400").name("worker-1").start().await?;
+/// tokio::signal::ctrl_c().await?;
+/// worker.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Worker {
+    registry: Registry,
+    coordinator: String,
+    name: Option<String>,
+    listen: Option<String>,
+    advertise: Option<String>,
+    connect_timeout: Option<Duration>,
+    limits: Limits,
+}
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its registry is wrong.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It cannot listen for links.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl Worker {
+    /// A worker for the coordinator at `HOST:PORT`.
+    #[must_use]
+    pub fn new(registry: Registry, coordinator: impl Into<String>) -> Self {
+        Self {
+            registry,
+            coordinator: coordinator.into(),
+            name: None,
+            listen: None,
+            advertise: None,
+            connect_timeout: None,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Its name, which people see and a restarted worker keeps. Default: host name and process id.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// `HOST:PORT` to listen on for links. Default: a free port of the address from which this
+    /// machine reaches the coordinator.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// `HOST:PORT` where others reach this worker, if that is not where it listens.
+    #[must_use]
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// How long to look for the coordinator at first. Default: for ever.
+    #[must_use]
+    pub const fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = Some(limit);
+        self
+    }
+
+    /// Sizes and times of its tasks.
+    #[must_use]
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Listens, and starts. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the registry is wrong, or the port cannot be listened on. A coordinator that is not there
+    /// is no error: it is looked for.
+    pub async fn start(self) -> Result<RunningWorker, StartError> {
+        self.registry.validate()?;
+        let listen = match self.listen {
+            Some(address) => address,
+            None => SocketAddr::new(local_address_towards(&self.coordinator).await, 0).to_string(),
+        };
+        let listener = Listener::bind(&listen).await?;
+        let address = listener.address();
+        let advertised = self.advertise.unwrap_or_else(|| match address.ip().is_unspecified() {
+            // The coordinator fills in where the session comes from.
+            true => format!(":{}", address.port()),
+            false => address.to_string(),
+        });
+        let name = self.name.unwrap_or_else(default_name);
+        let config = NodeConfig {
+            kind: ProcessKind::Worker,
+            name: name.clone(),
+            address: Some(advertised),
+            registry: Arc::new(self.registry),
+            limits: self.limits,
+            give_up: self.connect_timeout,
+        };
+        let (node, handle) = Node::new(config, Arc::new(GrpcSession::new(self.coordinator)));
+        let stop = CancellationToken::new();
+        let links = tokio::spawn(serve_links(listener, handle.clone(), stop.clone()));
+        let node = tokio::spawn(node.run());
+        Ok(RunningWorker { name, address, handle, stop, links, node })
+    }
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub struct RunningWorker {
+    name: String,
+    address: SocketAddr,
+    handle: NodeHandle,
+    stop: CancellationToken,
+    links: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    node: tokio::task::JoinHandle<Stopped>,
+}
+
+impl RunningWorker {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens for links.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its runtime.
+    #[must_use]
+    pub const fn node(&self) -> &NodeHandle {
+        &self.handle
+    }
+
+    /// Waits until it stops by itself: the coordinator refuses it, or it gives up looking for one.
+    /// Cancel safe.
+    pub async fn stopped(&mut self) -> Stopped {
+        (&mut self.node).await.unwrap_or(Stopped::Told)
+    }
+
+    /// Stops it: its tasks end, the coordinator is told, and what was not acked runs elsewhere.
+    pub async fn stop(self) {
+        self.handle.stop().await;
+        self.stop.cancel();
+        // Links of peers end when their tasks do; the server need not wait for all of them.
+        let _over = tokio::time::timeout(Duration::from_millis(300), self.links).await;
+    }
+}
+
+/// The address of this machine from which it would reach the coordinator: nothing is sent for that.
+async fn local_address_towards(coordinator: &str) -> IpAddr {
+    let found = async {
+        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await?;
+        socket.connect(coordinator).await?;
+        socket.local_addr()
+    };
+    found.await.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+fn default_name() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let host = host.or_else(|| {
+        std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned())
+    });
+    format!("{}-{}", host.as_deref().unwrap_or("worker"), std::process::id())
+}
