@@ -197,8 +197,8 @@ pub struct Report {
     /// The job.
     pub job: JobId,
     /// The newest view of the job that the process had applied when it said this; 0 if it had none.
-    /// What the report does not list, that view's tasks included, does not run there. So slots that
-    /// were taken away, and a task that was never started, are known to be free.
+    /// A task that this view no longer has, and that the report does not list, does not run there;
+    /// slots that it took away are in use only as far as the report says.
     pub revision: u64,
     /// The tasks that it runs, and those that it has ended and not yet been told to forget.
     pub tasks: Vec<TaskReport>,
@@ -283,27 +283,28 @@ pub struct TaskStats {
 }
 
 impl TaskStats {
-    /// Adds another task's figures to these.
+    /// Adds another task's figures to these. They come from the network, so no sum overflows.
     pub fn add(&mut self, other: &Self) {
-        self.received += other.received;
-        self.started += other.started;
-        self.sent += other.sent;
-        self.filtered += other.filtered;
+        self.received = self.received.saturating_add(other.received);
+        self.started = self.started.saturating_add(other.started);
+        self.sent = self.sent.saturating_add(other.sent);
+        self.filtered = self.filtered.saturating_add(other.filtered);
         for (kind, count) in &other.errors {
-            *self.errors.entry(*kind).or_default() += count;
+            let sum = self.errors.entry(*kind).or_default();
+            *sum = sum.saturating_add(*count);
         }
-        self.retries += other.retries;
-        self.resent += other.resent;
-        self.duplicates += other.duplicates;
-        self.divergent += other.divergent;
-        self.stale += other.stale;
-        self.cut += other.cut;
-        self.busy += other.busy;
-        self.queued += other.queued;
-        self.waiting_for_credit += other.waiting_for_credit;
-        self.unacked += other.unacked;
-        self.retained_bytes += other.retained_bytes;
-        self.links += other.links;
+        self.retries = self.retries.saturating_add(other.retries);
+        self.resent = self.resent.saturating_add(other.resent);
+        self.duplicates = self.duplicates.saturating_add(other.duplicates);
+        self.divergent = self.divergent.saturating_add(other.divergent);
+        self.stale = self.stale.saturating_add(other.stale);
+        self.cut = self.cut.saturating_add(other.cut);
+        self.busy = self.busy.saturating_add(other.busy);
+        self.queued = self.queued.saturating_add(other.queued);
+        self.waiting_for_credit = self.waiting_for_credit.saturating_add(other.waiting_for_credit);
+        self.unacked = self.unacked.saturating_add(other.unacked);
+        self.retained_bytes = self.retained_bytes.saturating_add(other.retained_bytes);
+        self.links = self.links.saturating_add(other.links);
     }
 }
 
