@@ -1,1 +1,7 @@
-//! Under construction.
+//! The control plane of Stageline.
+//!
+//! [`engine`] decides, and is pure: events in, commands out. [`store`] keeps what must outlive the
+//! process.
+
+pub mod engine;
+pub mod store;

@@ -1,0 +1,158 @@
+//! What processes say: hello, signs of life, goodbye; and what happens when they say nothing.
+
+use stageline_protocol::control::{Down, Hello, Outcome, ProcessKind, Up, Welcome};
+use stageline_protocol::pipeline::Site;
+use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
+
+use super::{Command, Engine, SessionId};
+
+impl Engine {
+    pub(super) fn session_opened(&mut self, now: Time, session: SessionId, hello: Hello) {
+        let version = match self.check_hello(&hello) {
+            Ok(version) => version,
+            Err(why) => return self.refuse(session, why),
+        };
+        let id = hello.incarnation;
+        if let Some(older) = self.fleet.named(hello.kind, &hello.name)
+            && older != id
+        {
+            self.fleet.supersede(older);
+            let why = format!("a new process registered as {:?}", hello.name);
+            self.send(older, Down::Refused(format!("{why}: this one counts as dead")));
+            self.lose(now, older, &why);
+        }
+        let known = self.fleet.get(id).map(|process| &process.hello);
+        // A process that is back as it was changes nothing for anybody else.
+        let same = known.is_some_and(|known| *known == hello);
+        if let Some(older) = self.fleet.join(now, session, hello, &self.config) {
+            self.out.push_back(Command::CloseSession { session: older });
+        }
+        let (term, lease) = (self.term, self.config.lease);
+        self.send(id, Down::Welcome(Welcome { version, term, lease }));
+        if !same {
+            self.replan = true;
+            for job in self.jobs.values_mut().filter(|job| job.involved.contains(&id)) {
+                job.stale = true;
+            }
+        }
+        self.catch_up(now, id);
+    }
+
+    /// The version to speak, or why the process cannot be taken.
+    fn check_hello(&self, hello: &Hello) -> Result<u32, String> {
+        let name = &hello.name;
+        let Some(version) = VERSIONS.agree(hello.versions) else {
+            return Err(format!(
+                "{name:?} speaks the protocol versions {}, and this coordinator {VERSIONS}: \
+                 upgrade the older of the two",
+                hello.versions
+            ));
+        };
+        if name.trim().is_empty() {
+            return Err("a process must have a name: give it one".to_owned());
+        }
+        if self.fleet.is_superseded(hello.incarnation) {
+            return Err(format!(
+                "another process has registered as {name:?} since: give each process a name of \
+                 its own"
+            ));
+        }
+        let known = self.fleet.get(hello.incarnation);
+        if known.is_some_and(|known| known.hello.kind != hello.kind || known.hello.name != *name) {
+            return Err(format!("{name:?} uses the incarnation of another living process"));
+        }
+        for (place, function) in hello.functions.iter().enumerate() {
+            let function = (&function.name, function.slots);
+            if function.0.trim().is_empty() {
+                return Err(format!("{name:?} registers a function without a name: name it"));
+            }
+            if function.1 == 0 {
+                return Err(format!("{name:?} registers {:?} with 0 slots: offer 1", function.0));
+            }
+            if hello.functions[..place].iter().any(|earlier| earlier.name == *function.0) {
+                return Err(format!(
+                    "{name:?} registers {:?} twice: give one of the two another name",
+                    function.0
+                ));
+            }
+        }
+        Ok(version)
+    }
+
+    pub(super) fn message(&mut self, now: Time, session: SessionId, message: Up) {
+        let Some(from) = self.fleet.of_session(session) else { return };
+        self.fleet.renew(now, from, &self.config);
+        match message {
+            Up::Hello(_) => self.refuse(session, "a session begins with its only hello".to_owned()),
+            Up::Heartbeat(census) => {
+                self.fleet.count(from, census);
+                self.send(from, Down::Alive);
+            }
+            Up::Report(report) => self.reported(now, from, report),
+            Up::Submit(submit) => self.submitted(now, from, submit),
+            Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
+            Up::Goodbye => self.lose(now, from, "it left"),
+        }
+    }
+
+    fn client_cancels(&mut self, now: Time, from: Incarnation, job: JobId, reason: String) {
+        match self.jobs.get(&job) {
+            Some(known) if known.client == from => self.cancel(now, job, reason),
+            Some(_) => self.refuse_process(from, format!("job {job} belongs to another client")),
+            // It has ended, or was never known here: the final word, in case it was lost.
+            None => self.say_final(from, job),
+        }
+    }
+
+    pub(super) fn session_closed(&mut self, now: Time, session: SessionId) {
+        self.fleet.disconnect(now, session, &self.config);
+    }
+
+    /// Ends what has run out of time.
+    pub(super) fn expire(&mut self, now: Time) {
+        for (id, why) in self.fleet.expired(now, &self.config) {
+            self.lose(now, id, &why);
+        }
+    }
+
+    /// A process is dead, or as good as: it is struck off, with all that it ran.
+    pub(super) fn lose(&mut self, now: Time, id: Incarnation, why: &str) {
+        let Some(process) = self.fleet.remove(id) else { return };
+        if let Some(session) = process.session {
+            self.out.push_back(Command::CloseSession { session });
+        }
+        self.replan |= process.hello.kind == ProcessKind::Worker;
+        let mut ends: Vec<(JobId, Outcome)> = Vec::new();
+        for job in self.jobs.values_mut() {
+            let lost = job.strike(id);
+            if job.client == id {
+                let reason = format!("its {} went away: {why}", process.title());
+                ends.push((job.id, Outcome::Cancelled(reason)));
+                continue;
+            }
+            for stage in lost {
+                let Some(declared) = job.stage(stage) else { continue };
+                let function = process.function(&declared.function);
+                let replayable = function.is_none_or(|function| function.replayable);
+                if job.is_lost_source(stage, Site::Fleet, replayable) {
+                    ends.push((job.id, job.source_lost(stage, &process.title(), why)));
+                }
+            }
+        }
+        for (job, outcome) in ends {
+            self.end_job(now, job, outcome);
+        }
+    }
+
+    /// Ends a session because of what its process says.
+    pub(super) fn refuse(&mut self, session: SessionId, why: String) {
+        self.out.push_back(Command::Send { session, message: Down::Refused(why) });
+        self.out.push_back(Command::CloseSession { session });
+    }
+
+    pub(super) fn refuse_process(&mut self, id: Incarnation, why: String) {
+        if let Some(session) = self.fleet.session_of(id) {
+            self.refuse(session, why);
+        }
+    }
+}

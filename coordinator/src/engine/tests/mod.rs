@@ -1,0 +1,11 @@
+//! The engine's stories, told to an engine alone: processes are played by [`world::World`], which
+//! also checks after every event what must always hold.
+
+mod ending;
+mod leases;
+mod placing;
+mod random;
+mod sources;
+mod starting;
+mod watching;
+mod world;

@@ -1,0 +1,75 @@
+//! What is announced: to each process, the whole of what should be, of each job that concerns it.
+
+use stageline_protocol::control::{Down, JobPhase, JobView, Peer, TaskPlan};
+use stageline_protocol::{Incarnation, JobId, Term, Time};
+
+use super::Engine;
+use super::fleet::Fleet;
+use super::job::Job;
+
+impl Engine {
+    /// Announces the jobs that have changed, each at most once for each event.
+    pub(super) fn announce(&mut self) {
+        let mut views: Vec<(Incarnation, JobView)> = Vec::new();
+        for job in self.jobs.values_mut() {
+            if !std::mem::take(&mut job.stale) || matches!(job.phase, JobPhase::Waiting(_)) {
+                continue;
+            }
+            job.revision += 1;
+            for process in &job.involved {
+                views.push((*process, job.view(*process, self.term, &self.fleet)));
+            }
+        }
+        for (process, view) in views {
+            self.send(process, Down::View(Box::new(view)));
+        }
+    }
+
+    /// Tells a process that is back what it may have missed.
+    pub(super) fn catch_up(&mut self, now: Time, id: Incarnation) {
+        let mut views = Vec::new();
+        for job in self.jobs.values_mut() {
+            // What is stale is announced in a moment anyway.
+            if job.involved.contains(&id) && job.revision > 0 && !job.stale {
+                views.push(job.view(id, self.term, &self.fleet));
+            }
+            if job.client == id {
+                job.status_due = Some(now);
+            }
+        }
+        for view in views {
+            self.send(id, Down::View(Box::new(view)));
+        }
+        let own = self.history.iter().filter(|ended| ended.client == id);
+        let own: Vec<JobId> = own.map(|ended| ended.status.job).collect();
+        for job in own {
+            self.say_final(id, job);
+        }
+    }
+}
+
+impl Job {
+    fn view(&self, process: Incarnation, term: Term, fleet: &Fleet) -> JobView {
+        let plan = |task: &super::job::Task| TaskPlan { id: task.id, slots: task.slots };
+        let address = |process| fleet.get(process).and_then(|p| p.hello.address.clone());
+        let peer = |task: &super::job::Task| Peer {
+            id: task.id,
+            process: task.process,
+            address: address(task.process),
+        };
+        JobView {
+            job: self.id,
+            term,
+            revision: self.revision,
+            pipeline: self.graph.pipeline().clone(),
+            phase: self.phase.clone(),
+            tasks: self.current().filter(|task| task.process == process).map(plan).collect(),
+            peers: self.current().map(peer).collect(),
+            highest_epoch: self.highest,
+            window: self.window,
+            pause_sources: self.paused,
+            cut: self.cut.iter().copied().collect(),
+            positions: self.positions.clone(),
+        }
+    }
+}
