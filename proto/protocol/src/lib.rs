@@ -14,18 +14,16 @@ pub mod applied;
 pub mod control;
 pub mod frame;
 pub mod graph;
-
 pub mod ids;
 pub mod item;
 pub mod lineage;
 pub mod link;
 pub mod pipeline;
-
+pub mod placement;
 pub mod ranges;
 pub mod placement;
 pub mod ring;
 pub mod task;
-
 pub mod time;
 pub mod window;
 
