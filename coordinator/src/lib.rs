@@ -1,7 +1,10 @@
 //! The control plane of Stageline.
 //!
 //! [`engine`] decides, and is pure: events in, commands out. [`store`] keeps what must outlive the
-//! process.
+//! process. [`server`] is the loop around both, with sessions in memory; [`service`] is the same over
+//! gRPC.
 
 pub mod engine;
+pub mod server;
+pub mod service;
 pub mod store;

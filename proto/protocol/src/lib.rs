@@ -21,7 +21,6 @@ pub mod link;
 pub mod pipeline;
 pub mod placement;
 pub mod ranges;
-pub mod placement;
 pub mod ring;
 pub mod task;
 pub mod time;
