@@ -1,1 +1,4 @@
 //! Under construction.
+
+#[cfg(feature = "cli")]
+pub mod stock;
