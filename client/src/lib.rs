@@ -1,4 +1,6 @@
 //! Under construction.
 
 #[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
 pub mod stock;

@@ -1,0 +1,4 @@
+//! The command line `stageline`: pipeline files, sources, sinks, progress.
+
+pub mod file;
+pub mod units;
