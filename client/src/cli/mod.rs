@@ -1,4 +1,5 @@
 //! The command line `stageline`: pipeline files, sources, sinks, progress.
 
 pub mod file;
+pub mod source;
 pub mod units;

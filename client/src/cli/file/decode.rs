@@ -154,10 +154,7 @@ pub(super) fn size(node: &Node, name: &str) -> Result<u64, Wrong> {
 }
 
 /// The candidate that a mistyped name most likely meant.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))

@@ -39,7 +39,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use stageline_protocol::pipeline::Op;
 
-pub(crate) use decode::nearest;
 use decode::{Table, Wrong};
 pub use yaml::Place;
 use yaml::{Node, Value};
