@@ -8,6 +8,8 @@
 
 pub mod args;
 pub mod check;
+#[cfg(test)]
+mod example;
 pub mod file;
 pub mod logging;
 pub mod progress;
