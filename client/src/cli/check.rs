@@ -49,7 +49,7 @@ fn describe(file: &PipelineFile, inputs: &Inputs) -> String {
         SinkSpec::Stdout => "standard output, as JSON lines".to_owned(),
         SinkSpec::File(path) => format!("{}, as JSON lines, when all is done", path.display()),
     };
-    let stages = file.stages.iter().map(|spec| stage(spec));
+    let stages = file.stages.iter().map(stage);
     let meanings = std::iter::once(source).chain(stages).chain([sink]);
     let width = pipeline.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     for (stage, meaning) in pipeline.stages.iter().zip(meanings) {

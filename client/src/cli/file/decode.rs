@@ -81,11 +81,11 @@ pub(super) fn text<'a>(node: &'a Node, name: &str) -> Result<&'a str, Wrong> {
     match &node.value {
         Value::Text(text) if !text.is_empty() => Ok(text),
         Value::Text(_) => Err((node.at, format!("`{name}` must not be empty"))),
-        Value::Int(_) | Value::Uint(_) | Value::Float(_) | Value::Bool(_) => Err((
-            node.at,
-            format!("`{name}` is a text; this is {}: put it in quotes", node.value.describe()),
-        )),
-        other => Err((node.at, format!("`{name}` is a text; this is {}", other.describe()))),
+        Value::Null => Err((node.at, format!("`{name}` is a text; this is nothing"))),
+        other => {
+            let found = other.describe();
+            Err((node.at, format!("`{name}` is a text; this is {found}: put it in quotes")))
+        }
     }
 }
 

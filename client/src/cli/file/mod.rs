@@ -374,7 +374,7 @@ fn decode_stock(spec: &mut StageSpec, name: &str, table: &Table<'_>) -> Result<(
         }
         (Parameter::MaxBytes, Some(node)) => {
             let bytes = decode::size(node, name)?;
-            spec.params = encode(&bytes, node.at)?;
+            spec.params = encode(bytes, node.at)?;
             spec.shown = format!("at most {bytes} bytes");
         }
         (Parameter::MaxBytes | Parameter::None, None) => {}

@@ -166,7 +166,10 @@ fn a_value_of_the_wrong_type_is_placed_and_described() {
             "source: stdin\nstages: []\nsink: out.jsonl",
             "3:7: the sink is `stdout` or `{ file: NAME }`; this is the text \"out.jsonl\"",
         ),
-        ("source: stdin\nstages: []\nerrors: [a]", "3:9: `errors` is a text; this is a list"),
+        (
+            "source: stdin\nstages: []\nerrors: [a]",
+            "3:9: `errors` is a text; this is a list: put it in quotes",
+        ),
         (
             "source: stdin\nstages: []\nfail_fast: 1",
             "3:12: `fail_fast` is true or false; this is the number 1",

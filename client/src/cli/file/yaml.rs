@@ -50,11 +50,29 @@ pub(super) fn parse(text: &str) -> Result<Node, (Place, String)> {
     serde_saphyr::from_str::<Node>(text).map_err(|error| {
         let error = error.without_snippet();
         let at = error.location().map(place).unwrap_or_default();
-        // The crate's text may end in its own way of naming the place; ours stands in front.
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-        (at, message)
+        (at, explain(error))
     })
+}
+
+/// The error in words. The place stands in front of it, and what the crate would have its caller
+/// do means nothing to a user.
+fn explain(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error::{DuplicateMappingKey, MultipleDocuments};
+    match error {
+        DuplicateMappingKey { key: Some(key), .. } => format!("`{key}` is there twice"),
+        DuplicateMappingKey { .. } => "a key that is there twice".to_owned(),
+        MultipleDocuments { .. } => {
+            "a second document (`---`); a pipeline file has only one".to_owned()
+        }
+        error => {
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or_default();
+            if message.starts_with("mapping values are not allowed") {
+                return "a `:` where none may be; a text with `: ` in it needs quotes".to_owned();
+            }
+            format!("this is no YAML: {message}")
+        }
+    }
 }
 
 impl Value {
@@ -212,5 +230,14 @@ mod tests {
             assert!(!message.contains("line"), "{message}");
         }
         assert!(parse(&"[".repeat(100_000)).is_err());
+        for (text, why) in [
+            ("a: 1\na: 2\n", "`a` is there twice"),
+            ("a: 1\n---\nb: 2\n", "only one"),
+            ("jq: .a | {b: .c}\n", "needs quotes"),
+            ("a: *x\n", "anchor"),
+        ] {
+            let (_, message) = parse(text).expect_err(text);
+            assert!(message.contains(why), "{text:?}: {message}");
+        }
     }
 }
