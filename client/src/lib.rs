@@ -29,15 +29,21 @@
 //! stage functions run at least once, with [`Context::idempotency_key`] to tell a repetition.
 //! Results come in the order in which they are ready.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
 mod results;
 mod source;
+#[cfg(feature = "cli")]
+pub mod stock;
 mod stream;
 mod terminal;
 
+#[cfg(feature = "cli")]
+pub use cli::main;
 pub use client::{Client, ClientBuilder};
 pub use error::{Error, JobError};
 pub use results::{Job, Results};

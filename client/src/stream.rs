@@ -82,6 +82,13 @@ impl<T: 'static> Stream<T> {
         Self::begin(node, local)
     }
 
+    /// A pipeline that is declared already, all but its terminal; stage 0 is its source.
+    pub(crate) fn declared(pipeline: Pipeline, roots: RootStream) -> Self {
+        let mut local = LocalJob::default();
+        local.stages.insert(StageId(0), LocalStage::Source(roots));
+        Self { pipeline, local, items: PhantomData }
+    }
+
     fn begin(node: Node, local: LocalJob) -> Self {
         let pipeline = Pipeline { stages: vec![node], ..Pipeline::default() };
         Self { pipeline, local, items: PhantomData }

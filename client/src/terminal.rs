@@ -17,8 +17,13 @@ use crate::stream::Stream;
 
 impl<T: 'static> Stream<T> {
     /// Submits the pipeline and streams its results. Call it inside a tokio runtime.
-    pub fn results(mut self, client: &Client) -> Results<T> {
-        let terminal = self.push(Node::new("results", Op::Terminal, Site::Client), Carries::All);
+    pub fn results(self, client: &Client) -> Results<T> {
+        self.results_as("results", client)
+    }
+
+    /// As [`results`](Self::results), with a terminal of that name.
+    pub(crate) fn results_as(mut self, name: &str, client: &Client) -> Results<T> {
+        let terminal = self.push(Node::new(name, Op::Terminal, Site::Client), Carries::All);
         let (consumer, deliveries) = mpsc::unbounded_channel();
         self.local.stages.insert(terminal, LocalStage::Terminal(consumer));
         Results::new(self.submit(client), deliveries)

@@ -121,6 +121,26 @@ impl Registry {
         self
     }
 
+    /// Sets the slots of a function by its name, as a command line does.
+    ///
+    /// # Errors
+    /// Lists the functions that there are, if there is none of that name, and refuses 0.
+    pub fn set_slots(&mut self, name: &str, slots: u32) -> Result<(), String> {
+        if slots == 0 {
+            return Err(format!("{name:?} with 0 slots could never run: give it at least 1"));
+        }
+        match self.entries.get_mut(name) {
+            Some(entry) => {
+                entry.slots = Some(slots);
+                Ok(())
+            }
+            None => {
+                let all: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+                Err(format!("no function {name:?} is registered here; there is: {}", all.join(", ")))
+            }
+        }
+    }
+
     /// Declares that the source registered last cannot give its roots again from a position: a job
     /// whose source is lost with its worker then fails, and says so, instead of starting it anew.
     #[must_use]

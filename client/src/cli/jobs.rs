@@ -1,0 +1,163 @@
+//! `stageline jobs`: what a coordinator knows.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stageline_proto::v1::jobs_client::JobsClient;
+use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
+use stageline_protocol::JobId;
+use stageline_protocol::control::{JobPhase, JobStatus, Outcome};
+use tonic::transport::{Channel, Endpoint};
+
+use super::args::{Jobs, JobsAction};
+use super::progress::render::{Rates, lines};
+use super::progress::summary::{Exit, summary};
+use super::units::show_duration;
+
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+pub(super) async fn jobs(args: Jobs) -> anyhow::Result<Exit> {
+    let mut client = connect(&args.coordinator, args.connect_timeout).await?;
+    match args.action.unwrap_or(JobsAction::List) {
+        JobsAction::List => {
+            let answer = client.list_jobs(v1::ListJobsRequest {}).await.map_err(plain)?;
+            let jobs = answer
+                .into_inner()
+                .jobs
+                .into_iter()
+                .map(JobStatus::decode)
+                .collect::<Result<Vec<_>, _>>()?;
+            super::print(&if args.json {
+                Value::from_iter(jobs.iter().map(as_json)).to_string()
+            } else {
+                table(&jobs)
+            })?;
+        }
+        JobsAction::Show { id } => {
+            let answer = client.get_job(v1::GetJobRequest { job: id.0 }).await.map_err(plain)?;
+            let job = decode(answer.into_inner().job, id)?;
+            super::print(&if args.json { as_json(&job).to_string() } else { show(&job) })?;
+        }
+        JobsAction::Cancel { id } => {
+            let reason = "`stageline jobs cancel`".to_owned();
+            let request = v1::CancelJobRequest { job: id.0, reason };
+            let answer = client.cancel_job(request).await.map_err(plain)?;
+            let job = decode(answer.into_inner().job, id)?;
+            super::print(&if args.json {
+                as_json(&job).to_string()
+            } else {
+                format!("{id} is {}", job.phase.name())
+            })?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+async fn connect(address: &str, limit: Duration) -> anyhow::Result<JobsClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(limit);
+    let started = tokio::time::Instant::now();
+    let mut attempts = 0_u32;
+    loop {
+        attempts += 1;
+        match endpoint.connect().await {
+            Ok(channel) => {
+                return Ok(JobsClient::new(channel)
+                    .max_decoding_message_size(MAX_CONTROL_MESSAGE)
+                    .max_encoding_message_size(MAX_CONTROL_MESSAGE));
+            }
+            Err(error) if started.elapsed() + RETRY_EVERY > limit => {
+                let cause = anyhow::Error::from(error).root_cause().to_string();
+                anyhow::bail!(
+                    "no coordinator at {address}: {cause}; tried {attempts} times in {}. Start one \
+                     with `stageline coordinator`, or name another with --coordinator",
+                    show_duration(started.elapsed())
+                );
+            }
+            Err(_) => tokio::time::sleep(RETRY_EVERY).await,
+        }
+    }
+}
+
+fn plain(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+fn decode(job: Option<v1::JobStatus>, id: JobId) -> anyhow::Result<JobStatus> {
+    let job = job.ok_or_else(|| anyhow::anyhow!("the coordinator says nothing about {id}"))?;
+    Ok(JobStatus::decode(job)?)
+}
+
+fn table(jobs: &[JobStatus]) -> String {
+    if jobs.is_empty() {
+        return "no jobs".to_owned();
+    }
+    let mut text = format!("{:16}  {:9}  {:>8}  {:20}  CLIENT", "JOB", "STATE", "AGE", "PIPELINE");
+    for job in jobs {
+        // Writing to a text cannot fail.
+        let _ = write!(
+            text,
+            "\n{}  {:9}  {:>8}  {:20}  {}",
+            job.job,
+            job.phase.name(),
+            show_duration(job.age),
+            job.name,
+            job.client
+        );
+    }
+    text
+}
+
+fn show(job: &JobStatus) -> String {
+    let mut text = format!("{}  {}\n", job.job, job.phase.name());
+    if let JobPhase::Waiting(functions) = &job.phase {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "no worker registers: {}", functions.join(", "));
+    }
+    for held in &job.held_up_by {
+        let _ = writeln!(
+            text,
+            "source {:?} waits for root {}, which is in stage {:?}",
+            held.source, held.root, held.stage
+        );
+    }
+    if matches!(job.phase, JobPhase::Ended(_)) {
+        text.push_str(&summary(job));
+    } else {
+        text.push_str(&lines(job, &Rates::default()).join("\n"));
+    }
+    text
+}
+
+fn as_json(job: &JobStatus) -> Value {
+    let reason = match &job.phase {
+        JobPhase::Ending(outcome) | JobPhase::Ended(outcome) => match outcome {
+            Outcome::Completed => None,
+            Outcome::Cancelled(reason) => Some(reason.clone()),
+            Outcome::Failed(failure) => Some(failure.message.clone()),
+        },
+        JobPhase::Waiting(functions) => Some(format!("waits for {}", functions.join(", "))),
+        JobPhase::Running => None,
+    };
+    let stages = job.stages.iter().map(|stage| {
+        let totals = &stage.totals;
+        let errors: serde_json::Map<String, Value> =
+            totals.errors.iter().map(|(kind, n)| (kind.name().to_owned(), (*n).into())).collect();
+        json!({
+            "name": stage.name, "op": stage.op.name(), "slots": stage.slots,
+            "received": totals.received, "started": totals.started, "sent": totals.sent,
+            "filtered": totals.filtered, "errors": errors, "retries": totals.retries,
+            "resent": totals.resent, "duplicates": totals.duplicates,
+            "divergent": totals.divergent, "stale": totals.stale, "cut": totals.cut,
+            "busy": totals.busy, "queued": totals.queued,
+            "waiting_for_credit": totals.waiting_for_credit, "unacked": totals.unacked,
+            "retained_bytes": totals.retained_bytes, "links": totals.links,
+            "by_worker": stage.by_worker,
+        })
+    });
+    json!({
+        "job": job.job.to_string(), "name": job.name, "state": job.phase.name(),
+        "reason": reason, "client": job.client, "age_seconds": job.age.as_secs_f64(),
+        "stages": Value::from_iter(stages),
+    })
+}

@@ -1,0 +1,215 @@
+//! A running job as text.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use stageline_protocol::control::{JobPhase, JobStatus, StageStatus};
+
+/// A rate is the mean over at least this long.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// How many items each stage takes in a second, of late.
+#[derive(Clone, Debug, Default)]
+pub struct Rates {
+    /// The job's age, and what each stage had received then; oldest first.
+    seen: VecDeque<(Duration, Vec<u64>)>,
+}
+
+impl Rates {
+    /// Takes the job's figures as of now.
+    pub fn update(&mut self, status: &JobStatus) {
+        // A restarted coordinator may count from the beginning: what was before means nothing then.
+        if self.seen.back().is_some_and(|(age, _)| *age > status.age) {
+            self.seen.clear();
+        }
+        let received = status.stages.iter().map(|stage| stage.totals.received).collect();
+        self.seen.push_back((status.age, received));
+        // Of those older than the window, the youngest stays: the window is never shorter.
+        while self.seen.get(1).is_some_and(|(age, _)| *age + WINDOW <= status.age) {
+            self.seen.pop_front();
+        }
+    }
+
+    /// The rate of a stage, by its place; 0 before there are two figures.
+    #[must_use]
+    pub fn of(&self, stage: usize) -> f64 {
+        let (Some((from, before)), Some((to, now))) = (self.seen.front(), self.seen.back()) else {
+            return 0.0;
+        };
+        let (Some(before), Some(now)) = (before.get(stage), now.get(stage)) else { return 0.0 };
+        let seconds = to.saturating_sub(*from).as_secs_f64();
+        if seconds > 0.0 { now.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// One line for each stage, in columns; below them, what the job waits for, if it does.
+#[must_use]
+pub fn lines(status: &JobStatus, rates: &Rates) -> Vec<String> {
+    let rows: Vec<[String; 7]> = status
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(place, stage)| {
+            let totals = &stage.totals;
+            [
+                stage.name.clone(),
+                format!("in {}", count(totals.received)),
+                format!("out {}", count(totals.sent)),
+                format!("errors {}", count(errors(stage))),
+                rate(rates.of(place)),
+                format!("in process {}", count(totals.busy)),
+                format!("waiting for credit {}", count(totals.waiting_for_credit)),
+            ]
+        })
+        .collect();
+    let mut lines = columns(&rows);
+    lines.extend(waits(status));
+    lines
+}
+
+/// The job in one line.
+#[must_use]
+pub fn log_line(status: &JobStatus, rates: &Rates) -> String {
+    let stages: Vec<String> = status
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(place, stage)| {
+            let failed = match errors(stage) {
+                0 => String::new(),
+                failed => format!(", errors {}", count(failed)),
+            };
+            let done = count(stage.totals.received);
+            format!("{} {done} ({}{failed})", stage.name, rate(rates.of(place)))
+        })
+        .collect();
+    let mut line = format!("{} {}: {}", status.name, status.phase.name(), stages.join(" → "));
+    for wait in waits(status) {
+        line.push_str("; ");
+        line.push_str(&wait);
+    }
+    line
+}
+
+fn waits(status: &JobStatus) -> Vec<String> {
+    let mut waits = Vec::new();
+    if let JobPhase::Waiting(functions) = &status.phase {
+        waits.push(format!("waiting for a worker that registers {}", functions.join(", ")));
+    }
+    waits.extend(status.held_up_by.iter().map(|held| {
+        format!("{} waits for its root {}, which is at {}", held.source, held.root, held.stage)
+    }));
+    waits
+}
+
+/// The error items that a stage has made.
+pub(super) fn errors(stage: &StageStatus) -> u64 {
+    stage.totals.errors.values().sum()
+}
+
+/// `12,345`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn rate(rate: f64) -> String {
+    if rate == 0.0 || rate >= 10.0 {
+        format!("{}/s", count(rate.round() as u64))
+    } else {
+        format!("{rate:.1}/s")
+    }
+}
+
+/// Rows as lines: each column as wide as its widest cell, the first flush left.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{stage, status};
+    use super::*;
+    use stageline_protocol::pipeline::Op;
+
+    #[test]
+    fn a_running_job_is_a_line_for_each_stage() {
+        let mut rates = Rates::default();
+        rates.update(&JobStatus {
+            age: Duration::from_secs(10),
+            stages: vec![stage("files", Op::Source, 10_000, 10_000)],
+            ..status()
+        });
+        rates.update(&status());
+        assert_eq!(
+            lines(&status(), &rates).join("\n"),
+            "\
+files   in 12,345  out 12,345  errors 0  1,173/s   in process 0  waiting for credit 0
+fetch    in 1,200   out 1,150  errors 4      0/s  in process 16  waiting for credit 7
+keep     in 1,100      out 40  errors 0      0/s   in process 0  waiting for credit 0
+stdout      in 40      out 40  errors 0      0/s   in process 0  waiting for credit 0
+files waits for its root 88, which is at fetch"
+        );
+        assert_eq!(
+            log_line(&status(), &rates),
+            "links running: files 12,345 (1,173/s) → fetch 1,200 (0/s, errors 4) → keep 1,100 \
+             (0/s) → stdout 40 (0/s); files waits for its root 88, which is at fetch"
+        );
+    }
+
+    #[test]
+    fn a_job_without_workers_says_what_it_waits_for() {
+        let mut waiting = status();
+        waiting.phase = JobPhase::Waiting(vec!["fetch".to_owned(), "keep".to_owned()]);
+        waiting.stages.clear();
+        waiting.held_up_by.clear();
+        let rates = Rates::default();
+        assert_eq!(lines(&waiting, &rates), ["waiting for a worker that registers fetch, keep"]);
+        let line = log_line(&waiting, &rates);
+        assert_eq!(line, "links waiting: ; waiting for a worker that registers fetch, keep");
+    }
+
+    #[test]
+    fn a_rate_is_the_mean_of_the_last_seconds() {
+        let mut rates = Rates::default();
+        let mut at = |seconds: u64, received: u64| {
+            rates.update(&JobStatus {
+                age: Duration::from_secs(seconds),
+                stages: vec![stage("s", Op::Map, received, 0)],
+                ..status()
+            });
+            rates.of(0)
+        };
+        assert_eq!(at(0, 0), 0.0);
+        assert_eq!(at(1, 100), 100.0);
+        assert_eq!(at(2, 200), 100.0);
+        assert_eq!(at(7, 200), 0.0, "what was before the window is forgotten");
+        assert_eq!(at(8, 206), 1.0);
+        assert_eq!(at(1, 1000), 0.0, "a clock that went back starts anew");
+        assert!(rates.of(9) == 0.0);
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        let shown = [0, 999, 1000, 123_456, 1_234_567].map(count);
+        assert_eq!(shown, ["0", "999", "1,000", "123,456", "1,234,567"]);
+        assert_eq!([0.0, 0.25, 9.96, 1234.4].map(rate), ["0/s", "0.2/s", "10.0/s", "1,234/s"]);
+    }
+}

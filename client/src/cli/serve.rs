@@ -1,0 +1,73 @@
+//! `stageline coordinator` and `stageline worker`: processes that run until they are told to end.
+
+use std::time::Duration;
+
+use stageline_coordinator::engine::Config;
+use stageline_coordinator::server::Coordinator;
+use stageline_coordinator::service::{self, Listener};
+use stageline_worker::Worker;
+use tokio_util::sync::CancellationToken;
+
+use super::args;
+use super::progress::summary::Exit;
+use crate::Registry;
+
+/// How long open connections may take to close.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit> {
+    let listener = Listener::bind(&args.listen.to_string()).await?;
+    tracing::info!("coordinator listening on {}", listener.address());
+    let coordinator = Coordinator::start(Config::default());
+    let stop = CancellationToken::new();
+    let mut serving = tokio::spawn(service::serve(listener, coordinator, stop.clone()));
+    tokio::select! {
+        served = &mut serving => {
+            served??;
+        }
+        by = super::told_to_end() => {
+            tracing::info!("{by}: the coordinator ends");
+            stop.cancel();
+            if let Ok(served) = tokio::time::timeout(CLOSE_GRACE, serving).await {
+                served??;
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow::Result<Exit> {
+    for (function, slots) in &args.slots {
+        registry
+            .set_slots(function, *slots)
+            .map_err(|error| anyhow::anyhow!("--slots {function}={slots}: {error}"))?;
+    }
+    let mut worker = Worker::new(registry, &args.coordinator);
+    if let Some(name) = args.name {
+        worker = worker.name(name);
+    }
+    if let Some(listen) = args.listen {
+        worker = worker.listen(listen.to_string());
+    }
+    if let Some(advertise) = args.advertise {
+        worker = worker.advertise(advertise);
+    }
+    if let Some(limit) = args.connect_timeout {
+        worker = worker.connect_timeout(limit);
+    }
+    let mut worker = worker.start().await?;
+    tracing::info!(
+        "worker {} listening on {}, for the coordinator at {}",
+        worker.name(),
+        worker.address(),
+        args.coordinator
+    );
+    tokio::select! {
+        stopped = worker.stopped() => Err(stopped.into()),
+        by = super::told_to_end() => {
+            tracing::info!("{by}: the worker ends");
+            worker.stop().await;
+            Ok(Exit::Fine)
+        }
+    }
+}

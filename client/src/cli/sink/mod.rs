@@ -1,0 +1,284 @@
+//! Where results go: standard output, or a file that is complete or not there; as JSON lines.
+//!
+//! A sink writes on a thread of its own, behind a bounded channel, so that a slow reader of our
+//! output slows the pipeline, and never blocks the runtime. What is written is handed to the system
+//! at every 64 KiB, and whenever nothing more is waiting: a reader sees results as they come.
+//!
+//! A file is written beside its place under another name, and takes its place only in
+//! [`Sink::finish`], when all of it is on the disk; on [`Sink::abort`] or drop it is removed. So a
+//! file by that name is always whole. What is no regular file (a device, a named pipe) is written in
+//! place.
+
+mod target;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+use stageline_protocol::item::ItemError;
+use stageline_protocol::lineage::Lineage;
+use tokio::sync::{mpsc, oneshot};
+
+use super::file::SinkSpec;
+use target::Target;
+
+/// What is written is handed to the system when it has so many bytes.
+const FLUSH_BYTES: usize = 64 << 10;
+/// How many lines may wait.
+const WAITING_LINES: usize = 1024;
+
+/// Why a sink failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// Whoever read our output has gone: `head` has seen enough, say.
+    #[error("{place} was closed by its reader")]
+    Closed {
+        /// The file's name, or "standard output".
+        place: String,
+    },
+    /// No room is left.
+    #[error(
+        "the disk is full: cannot write to {place}. Make room, or write elsewhere with --output"
+    )]
+    Full {
+        /// The file's name, or "standard output".
+        place: String,
+    },
+    /// The folder of the file is not there.
+    #[error("cannot create {}: there is no folder {}. Create it first", path.display(), folder.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// A folder where a file is to be.
+    #[error("cannot write to {}: it is a folder. Name a file", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Anything else that the system says.
+    #[error("cannot write to {place}: {error}")]
+    Io {
+        /// The file's name, or "standard output".
+        place: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The value has no JSON form.
+    #[error("a result cannot be written as JSON: {0}")]
+    NotJson(String),
+}
+
+impl SinkError {
+    fn io(place: &str, error: io::Error) -> Self {
+        let place = place.to_owned();
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed { place },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { place },
+            _ => Self::Io { place, error },
+        }
+    }
+}
+
+/// One line of the file of error items.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorLine<'a> {
+    /// The item's identity.
+    pub lineage: String,
+    /// The stage whose function failed.
+    pub stage: &'a str,
+    /// The sort of failure.
+    pub kind: &'static str,
+    /// The failure in words.
+    pub message: &'a str,
+    /// How often the function was tried.
+    pub attempts: u32,
+    /// The process where it ran.
+    pub worker: &'a str,
+}
+
+impl<'a> ErrorLine<'a> {
+    /// The line of an error item.
+    #[must_use]
+    pub fn new(lineage: &Lineage, error: &'a ItemError) -> Self {
+        Self {
+            lineage: lineage.to_string(),
+            stage: &error.stage,
+            kind: error.kind.name(),
+            message: &error.message,
+            attempts: error.attempts,
+            worker: &error.worker,
+        }
+    }
+}
+
+/// An open sink.
+#[derive(Debug)]
+pub struct Sink {
+    orders: Option<mpsc::Sender<Order>>,
+    /// Gone once it has been asked for.
+    outcome: Option<oneshot::Receiver<Result<u64, SinkError>>>,
+    /// Only of a file, which is always written promptly; anything else may hang on its reader.
+    thread: Option<JoinHandle<()>>,
+    place: String,
+}
+
+enum Order {
+    /// Write this line, which has its end.
+    Line(Vec<u8>),
+    /// That was all: make it stay.
+    Finish,
+}
+
+impl Sink {
+    /// Opens the sink that a pipeline file names.
+    ///
+    /// # Errors
+    /// The file's folder is not there or cannot be written to.
+    pub fn open(spec: &SinkSpec) -> Result<Self, SinkError> {
+        match spec {
+            SinkSpec::Stdout => {
+                Self::start(Target::Plain(Box::new(io::stdout())), "standard output")
+            }
+            SinkSpec::File(path) => Self::file(path),
+        }
+    }
+
+    /// Opens a file of JSON lines.
+    ///
+    /// # Errors
+    /// The file's folder is not there or cannot be written to.
+    pub fn file(path: &Path) -> Result<Self, SinkError> {
+        Self::start(Target::file(path)?, &path.display().to_string())
+    }
+
+    fn start(target: Target, place: &str) -> Result<Self, SinkError> {
+        let (orders, receiver) = mpsc::channel(WAITING_LINES);
+        let (result, outcome) = oneshot::channel();
+        let name = place.to_owned();
+        let is_file = matches!(target, Target::File { .. });
+        let thread = std::thread::Builder::new()
+            .name("sink".to_owned())
+            .spawn(move || {
+                // Nobody asks any more when the sink was dropped.
+                let _ = result.send(run(target, receiver).map_err(|e| SinkError::io(&name, e)));
+            })
+            .map_err(|error| SinkError::io(place, error))?;
+        Ok(Self {
+            orders: Some(orders),
+            outcome: Some(outcome),
+            thread: is_file.then_some(thread),
+            place: place.to_owned(),
+        })
+    }
+
+    /// Writes one value as one line; waits while too many are waiting. When it returns, the line is
+    /// taken, and not yet on the disk.
+    ///
+    /// Cancel safe: a cancelled call has written nothing.
+    ///
+    /// # Errors
+    /// The sink has failed, now or on an earlier line; or the value has no JSON form.
+    pub async fn send(&mut self, value: &impl Serialize) -> Result<(), SinkError> {
+        let mut line =
+            serde_json::to_vec(value).map_err(|error| SinkError::NotJson(error.to_string()))?;
+        line.push(b'\n');
+        let taken = match &self.orders {
+            Some(orders) => orders.send(Order::Line(line)).await.is_ok(),
+            None => false,
+        };
+        if taken { Ok(()) } else { self.outcome().await.and(Ok(())) }
+    }
+
+    /// Ends a sink that has everything: a file is on the disk, in its place, when this returns. The
+    /// number of its lines.
+    ///
+    /// # Errors
+    /// The sink has failed; the file is not there then, or is what it was before.
+    pub async fn finish(mut self) -> Result<u64, SinkError> {
+        if let Some(orders) = self.orders.take() {
+            // A sink that has failed takes no orders; its outcome says why.
+            let _ = orders.send(Order::Finish).await;
+        }
+        self.outcome().await
+    }
+
+    /// Ends a sink that does not have everything: a file is removed before this returns. What was
+    /// written to anything else stays.
+    pub async fn abort(mut self) {
+        self.orders = None;
+        if self.thread.is_some() {
+            let _ = self.outcome().await;
+        }
+    }
+
+    async fn outcome(&mut self) -> Result<u64, SinkError> {
+        self.orders = None;
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome.await.ok(),
+            None => None,
+        };
+        outcome.unwrap_or_else(|| {
+            let error = io::Error::other("it has failed before");
+            Err(SinkError::Io { place: self.place.clone(), error })
+        })
+    }
+}
+
+/// A dropped sink is aborted.
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends as soon as its orders do; a panic in it has no file left either.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut target: Target, mut orders: mpsc::Receiver<Order>) -> io::Result<u64> {
+    let mut buffer = Vec::with_capacity(FLUSH_BYTES);
+    let mut lines = 0;
+    loop {
+        let order = match orders.try_recv() {
+            Ok(order) => Some(order),
+            Err(_) => {
+                // Nothing is waiting: let the reader see what there is.
+                write_out(&mut target, &mut buffer)?;
+                orders.blocking_recv()
+            }
+        };
+        match order {
+            Some(Order::Line(line)) => {
+                lines += 1;
+                buffer.extend_from_slice(&line);
+                if buffer.len() >= FLUSH_BYTES {
+                    write_out(&mut target, &mut buffer)?;
+                }
+            }
+            Some(Order::Finish) => {
+                write_out(&mut target, &mut buffer)?;
+                target.commit()?;
+                return Ok(lines);
+            }
+            None => return Ok(lines),
+        }
+    }
+}
+
+fn write_out(target: &mut Target, buffer: &mut Vec<u8>) -> io::Result<()> {
+    if !buffer.is_empty() {
+        target.write_all(buffer)?;
+        target.flush()?;
+        buffer.clear();
+        // One large line must not keep its room for ever.
+        buffer.shrink_to(FLUSH_BYTES);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
