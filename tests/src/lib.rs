@@ -1,4 +1,5 @@
 //! What the tests of Stageline share.
 
+pub mod cluster;
 pub mod exact;
 pub mod functions;

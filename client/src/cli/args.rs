@@ -139,6 +139,9 @@ pub struct Worker {
     /// Give up if the coordinator is not there after this long. Unset: try until it is.
     #[arg(long, env = "STAGELINE_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = units::duration)]
     pub connect_timeout: Option<Duration>,
+    /// Offer only these functions. Unset: all that this program has.
+    #[arg(long, env = "STAGELINE_ONLY", value_name = "FUNCTION", value_delimiter = ',')]
+    pub only: Vec<String>,
     /// How many items a function may run at a time here; once for each function.
     #[arg(long, env = "STAGELINE_SLOTS", value_name = "FUNCTION=N", value_delimiter = ',', value_parser = slots)]
     pub slots: Vec<(String, u32)>,

@@ -37,6 +37,11 @@ pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit>
 }
 
 pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow::Result<Exit> {
+    if !args.only.is_empty() {
+        registry = registry
+            .only(args.only.iter().map(String::as_str))
+            .map_err(|error| anyhow::anyhow!("--only: {error}"))?;
+    }
     for (function, slots) in &args.slots {
         registry
             .set_slots(function, *slots)

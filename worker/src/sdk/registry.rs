@@ -121,6 +121,31 @@ impl Registry {
         self
     }
 
+    /// Keeps only the functions of these names: a worker that is to run some stages and not others.
+    ///
+    /// # Errors
+    /// Lists the functions that there are, if there is none of one of the names.
+    pub fn only<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let mut kept = BTreeMap::new();
+        for name in names {
+            match self.entries.remove_entry(name) {
+                Some((name, entry)) => {
+                    kept.insert(name, entry);
+                }
+                None if kept.contains_key(name) => {}
+                None => return Err(self.unknown(name)),
+            }
+        }
+        self.entries = kept;
+        self.last = None;
+        Ok(self)
+    }
+
+    fn unknown(&self, name: &str) -> String {
+        let all: Vec<&str> = self.entries.keys().map(String::as_str).collect();
+        format!("no function {name:?} is registered here; there is: {}", all.join(", "))
+    }
+
     /// Sets the slots of a function by its name, as a command line does.
     ///
     /// # Errors
@@ -134,10 +159,7 @@ impl Registry {
                 entry.slots = Some(slots);
                 Ok(())
             }
-            None => {
-                let all: Vec<&str> = self.entries.keys().map(String::as_str).collect();
-                Err(format!("no function {name:?} is registered here; there is: {}", all.join(", ")))
-            }
+            None => Err(self.unknown(name)),
         }
     }
 

@@ -1,0 +1,238 @@
+//! A cluster of real processes on this machine: a coordinator, workers, and whatever a test does to
+//! them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use stageline::Client;
+
+/// Turns a hang into a failure.
+pub const GUARD: Duration = Duration::from_secs(60);
+
+/// A process of a cluster; killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a process whose standard error goes to a file.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(program: &str, arguments: &[&str], dir: &Path, name: &str) -> Self {
+        let log = dir.join(format!("{name}-{}.log", fastrand::u32(..)));
+        let errors = File::create(&log).expect("the log can be written");
+        let child = Command::new(program)
+            .args(arguments)
+            .env("STAGELINE_TEST_DIR", dir)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .spawn()
+            .expect("the process starts");
+        Self { child, log }
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has logged something that contains `text`, and answers that line.
+    pub async fn logged(&mut self, text: &str) -> String {
+        let found = || self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
+        wait_for(text, || found().is_some()).await;
+        found().unwrap_or_default()
+    }
+
+    /// Kills it as the kernel does when memory runs out: no goodbye.
+    pub fn kill(&mut self) {
+        let _dead_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+
+    /// Sends it a signal, by its name (`INT`, `TERM`, `STOP`, `CONT`).
+    ///
+    /// # Panics
+    /// When there is no `kill` command.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {id}");
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.child.try_wait().ok().flatten().map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// Its resident memory, in bytes.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kib.unwrap_or_default() * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A coordinator and its workers.
+#[derive(Debug)]
+pub struct Cluster {
+    program: String,
+    /// Where its gates, traces and logs are.
+    pub dir: tempfile::TempDir,
+    /// The coordinator.
+    pub coordinator: Process,
+    /// Where it listens.
+    pub address: String,
+    /// The workers, by name.
+    pub workers: BTreeMap<String, Process>,
+}
+
+impl Cluster {
+    /// A coordinator without workers. `program` is a `stageline` command line.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(program: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let arguments = ["coordinator", "--listen", "127.0.0.1:0"];
+        let mut coordinator = Process::start(program, &arguments, dir.path(), "coordinator");
+        let line = coordinator.logged("listening on").await;
+        let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
+        Self { program: program.to_owned(), dir, coordinator, address, workers: BTreeMap::new() }
+    }
+
+    /// Adds a worker that offers these functions (none: all), and waits until it is listed.
+    pub async fn worker(&mut self, name: &str, functions: &[&str]) {
+        let only = functions.join(",");
+        let mut arguments = vec!["worker", "--coordinator", &self.address, "--name", name];
+        if !only.is_empty() {
+            arguments.extend(["--only", &only]);
+        }
+        let worker = Process::start(&self.program, &arguments, self.dir.path(), name);
+        self.workers.insert(name.to_owned(), worker);
+        let address = self.address.clone();
+        eventually(name, async || {
+            processes(&address).await.iter().any(|process| process.name == name)
+        })
+        .await;
+    }
+
+    /// Kills a worker without a goodbye.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn kill(&mut self, name: &str) {
+        self.workers.remove(name).expect("a worker of that name").kill();
+    }
+
+    /// A client of this cluster.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.address).await.expect("the coordinator is there")
+    }
+
+    /// Runs the command line with these arguments, to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub async fn run(&self, arguments: &[&str]) -> std::process::Output {
+        let (program, dir) = (self.program.clone(), self.dir.path().to_owned());
+        let arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let run = tokio::task::spawn_blocking(move || {
+            Command::new(program).args(arguments).env("STAGELINE_TEST_DIR", dir).output()
+        });
+        guarded(run).await.expect("it does not panic").expect("it starts")
+    }
+
+    /// Closes a gate: functions that come to it wait.
+    ///
+    /// # Panics
+    /// When the folder is gone.
+    pub fn close_gate(&self, name: &str) {
+        crate::functions::close_gate(self.dir.path(), name).expect("the folder is there");
+    }
+
+    /// Opens a gate that was closed.
+    ///
+    /// # Panics
+    /// When it was not closed.
+    pub fn open_gate(&self, name: &str) {
+        crate::functions::open_gate(self.dir.path(), name).expect("the gate was closed");
+    }
+
+    /// The lines that the functions left under that name.
+    #[must_use]
+    pub fn trace(&self, name: &str) -> Vec<String> {
+        crate::functions::read_trace(self.dir.path(), name)
+    }
+}
+
+/// The processes that a coordinator lists.
+///
+/// # Panics
+/// When the coordinator does not answer.
+pub async fn processes(
+    coordinator: &str,
+) -> Vec<stageline_protocol::control::ProcessStatus> {
+    use stageline_proto::{Wire, v1};
+    let mut jobs = v1::jobs_client::JobsClient::connect(format!("http://{coordinator}"))
+        .await
+        .expect("the coordinator is there");
+    let answer = jobs.list_processes(v1::ListProcessesRequest {}).await.expect("it answers");
+    let decoded = answer.into_inner().processes.into_iter().map(Wire::decode);
+    decoded.collect::<Result<_, _>>().expect("the answer decodes")
+}
+
+/// Waits until the condition holds; names it when it never does.
+///
+/// # Panics
+/// When it does not hold within [`GUARD`].
+pub async fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(what, async || condition()).await;
+}
+
+/// As [`wait_for`], for a condition that takes asking.
+///
+/// # Panics
+/// When it does not hold within [`GUARD`].
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < GUARD, "still waiting for: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Turns a hang into a failure.
+///
+/// # Panics
+/// When it takes longer than [`GUARD`].
+pub async fn guarded<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, future).await.expect("no hang")
+}
