@@ -5,6 +5,7 @@
 //! gRPC.
 
 pub mod engine;
+mod outbox;
 pub mod server;
 pub mod service;
 pub mod store;

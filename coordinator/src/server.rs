@@ -1,317 +1,387 @@
-//! The loop around the engine: one task owns engine and store, everybody else holds a handle.
+//! The engine at work: one loop owns it and its store; everybody else holds a handle.
 //!
-//! Sessions are pairs of channels. Embedded mode uses them as they are; [`crate::service`] puts them
-//! on gRPC streams. What comes in is bounded for each session; what goes out is one slot for each job
-//! and kind of message, the latest wins: a process that does not read cannot grow the coordinator.
+//! A process opens a session ([`CoordinatorHandle::open_session`]), says [`Up::Hello`] first, and
+//! then speaks and listens until either end is dropped. What it says waits in a bounded queue of its
+//! own, so a process that floods the coordinator waits alone. What it is told waits as the latest
+//! word on each job, so one that does not listen costs little.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use stageline_protocol::control::{Down, JobStatus, ProcessStatus, Up};
+use stageline_protocol::control::{Down, Hello, JobStatus, ProcessStatus, Up};
 use stageline_protocol::{JobId, Term, Time};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Command, Config, Engine, Event, SessionId};
-use crate::store::{MemoryStore, Store};
+use crate::outbox::Outbox;
+use crate::store::{MemoryStore, Record, Store, StoreError};
 
-/// Requests that wait for the engine, from all sessions together.
-const REQUESTS: usize = 1024;
-/// Messages of one session that wait.
-const MESSAGES: usize = 64;
+/// How many messages of one session may wait for the engine.
+const INBOX: usize = 64;
 
 /// Starts coordinators.
 #[derive(Debug)]
 pub struct Coordinator;
 
 impl Coordinator {
-    /// Starts a coordinator that keeps its state in memory. Call it inside a tokio runtime.
+    /// Starts one that keeps its records in memory. Call it inside a tokio runtime.
     #[must_use]
     pub fn start(config: Config) -> CoordinatorHandle {
-        let (requests, inbox) = mpsc::channel(REQUESTS);
-        let stop = CancellationToken::new();
-        let core = Core {
-            engine: Engine::new(Term(1), config),
-            store: MemoryStore::default(),
-            started: Instant::now(),
-            sessions: BTreeMap::new(),
-            next_session: 0,
+        // A later life has a higher term, as long as the machine's clock is not set back.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let term = Term(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+        Self::start_with(config, term, MemoryStore::default())
+    }
+
+    /// Starts one with a store. Its term must be higher than that of any earlier life.
+    #[must_use]
+    pub fn start_with(config: Config, term: Term, store: impl Store) -> CoordinatorHandle {
+        let (inputs, queue) = mpsc::unbounded_channel();
+        let handle = CoordinatorHandle {
+            inputs,
+            sessions: Arc::new(AtomicU64::new(1)),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+            failure: Arc::new(OnceLock::new()),
         };
-        tokio::spawn(core.run(inbox, stop.clone()));
-        CoordinatorHandle { requests, stop }
+        let (stop, stopped) = (handle.stop.clone(), handle.stopped.clone());
+        let failure = handle.failure.clone();
+        tokio::spawn(async move {
+            // Also when the loop panics: nobody must wait for it for ever.
+            let _guard = stopped.drop_guard();
+            let work = Loop {
+                engine: Engine::new(term, config),
+                store,
+                sessions: BTreeMap::new(),
+                origin: Instant::now(),
+            };
+            if let Err(error) = work.run(queue, stop).await {
+                tracing::error!(%error, "the coordinator stops");
+                let _only_one_loop = failure.set(error.to_string());
+            }
+        });
+        handle
     }
 }
 
-/// A handle to a running coordinator. Cheap to clone; the coordinator ends with
-/// [`shutdown`](Self::shutdown), or when the last handle is dropped.
+/// The coordinator has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the coordinator has stopped")]
+pub struct Stopped;
+
+/// The session has ended; nothing more can be said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session with the coordinator has ended")]
+pub struct SessionClosed;
+
+/// A handle of a running coordinator; cheap to clone. The coordinator lives until
+/// [`Self::shutdown`], or until every handle and session is dropped.
 #[derive(Clone, Debug)]
 pub struct CoordinatorHandle {
-    requests: mpsc::Sender<Request>,
+    inputs: mpsc::UnboundedSender<Input>,
+    sessions: Arc<AtomicU64>,
     stop: CancellationToken,
+    stopped: CancellationToken,
+    failure: Arc<OnceLock<String>>,
 }
 
-#[derive(Debug)]
-enum Request {
-    Open(Arc<Outbox>, oneshot::Sender<SessionId>),
-    Message(SessionId, Option<IpAddr>, Up),
+type Question = Box<dyn FnOnce(&mut Engine, Time) + Send>;
+
+enum Input {
+    Opened(SessionId, Box<Hello>, Arc<Outbox>),
+    /// With the leave of its session to have one more in the queue.
+    Up(SessionId, Up, OwnedSemaphorePermit),
     Closed(SessionId),
-    Jobs(oneshot::Sender<Vec<JobStatus>>),
-    Job(JobId, oneshot::Sender<Option<JobStatus>>),
-    Processes(oneshot::Sender<Vec<ProcessStatus>>),
-    Cancel(JobId, String, oneshot::Sender<Option<JobStatus>>),
+    Ask(Question),
 }
 
 impl CoordinatorHandle {
-    /// Opens a session. `peer` is where the process is, for those that announce a port only; none if
-    /// it is this process. The session ends when either end is dropped.
+    /// Opens a session: what its process says goes into the first, what it is told comes out of the
+    /// second. `peer` is where it comes from, for a process that does not know its own address.
     #[must_use]
-    pub fn open_session(&self, peer: Option<IpAddr>) -> (mpsc::Sender<Up>, mpsc::Receiver<Down>) {
-        let (up, mut ups) = mpsc::channel(MESSAGES);
-        let (downs, down) = mpsc::channel(1);
-        let outbox = Arc::new(Outbox::default());
-        let requests = self.requests.clone();
-        tokio::spawn(async move {
-            let (opened, session) = oneshot::channel();
-            if requests.send(Request::Open(outbox.clone(), opened)).await.is_err() {
-                return;
-            }
-            let Ok(session) = session.await else { return };
-            let inward = async {
-                while let Some(message) = ups.recv().await {
-                    let message = Request::Message(session, peer, message);
-                    if requests.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let outward = async {
-                while let Some(message) = outbox.next().await {
-                    if downs.send(message).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            tokio::select! {
-                () = inward => {}
-                () = outward => {}
-            }
-            let _over = requests.send(Request::Closed(session)).await;
+    pub fn open_session(&self, peer: Option<IpAddr>) -> (SessionTx, SessionRx) {
+        let end = Arc::new(End {
+            session: SessionId(self.sessions.fetch_add(1, Ordering::Relaxed)),
+            outbox: Arc::new(Outbox::default()),
+            inputs: self.inputs.clone(),
         });
-        (up, down)
+        let room = Arc::new(Semaphore::new(INBOX));
+        let tx =
+            SessionTx { end: Closer(end.clone()), room, peer, greeted: AtomicBool::new(false) };
+        (tx, SessionRx { end: Closer(end) })
     }
 
-    /// The jobs: those that run first.
-    pub async fn jobs(&self) -> Vec<JobStatus> {
-        self.ask(Request::Jobs).await.unwrap_or_default()
+    /// The jobs: those that are not over, oldest first; then those that are, latest first.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn jobs(&self) -> Result<Vec<JobStatus>, Stopped> {
+        self.ask(|engine, now| engine.jobs(now)).await
     }
 
-    /// One job.
-    pub async fn job(&self, id: JobId) -> Option<JobStatus> {
-        self.ask(|answer| Request::Job(id, answer)).await.flatten()
+    /// One job, if it is known.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn job(&self, id: JobId) -> Result<Option<JobStatus>, Stopped> {
+        self.ask(move |engine, now| engine.job(id, now)).await
     }
 
     /// The processes that count as alive.
-    pub async fn processes(&self) -> Vec<ProcessStatus> {
-        self.ask(Request::Processes).await.unwrap_or_default()
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn processes(&self) -> Result<Vec<ProcessStatus>, Stopped> {
+        self.ask(|engine, _| engine.processes()).await
     }
 
-    /// Ends a job; answers how it stands, or none if there is no such job.
-    pub async fn cancel(&self, id: JobId, reason: impl Into<String>) -> Option<JobStatus> {
-        let reason = reason.into();
-        self.ask(|answer| Request::Cancel(id, reason, answer)).await.flatten()
+    /// Ends a job; one that is over stays as it is. Answers with the job as it is then, if it is
+    /// known; its tasks may still be ending.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn cancel(&self, id: JobId, reason: String) -> Result<Option<JobStatus>, Stopped> {
+        self.ask(move |engine, now| {
+            engine.handle(now, Event::CancelJob { job: id, reason });
+            engine.job(id, now)
+        })
+        .await
     }
 
-    /// Ends the coordinator: all sessions close.
+    /// Stops the coordinator, which ends every session. [`Self::stopped`] tells when that is done.
     pub fn shutdown(&self) {
         self.stop.cancel();
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+    /// Completes when the coordinator has stopped. Answers why, if nobody asked for it.
+    pub async fn stopped(&self) -> Option<String> {
+        self.stopped.cancelled().await;
+        self.failure.get().cloned()
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine, Time) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(request(answer)).await.ok()?;
-        answered.await.ok()
+        let question: Question = Box::new(move |engine, now| {
+            let _nobody_waits = answer.send(question(engine, now));
+        });
+        self.inputs.send(Input::Ask(question)).map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
     }
 }
 
-struct Core {
-    engine: Engine,
-    store: MemoryStore,
-    started: Instant,
-    sessions: BTreeMap<SessionId, Arc<Outbox>>,
-    next_session: u64,
+/// What both halves of a session share.
+#[derive(Debug)]
+struct End {
+    session: SessionId,
+    outbox: Arc<Outbox>,
+    inputs: mpsc::UnboundedSender<Input>,
 }
 
-impl Core {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Request>, stop: CancellationToken) {
+/// Dropping either half ends the session. The word of it queues up behind what was said before, so
+/// that a goodbye is heard.
+#[derive(Debug)]
+struct Closer(Arc<End>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.outbox.close();
+        let _stopped_already = self.0.inputs.send(Input::Closed(self.0.session));
+    }
+}
+
+/// The half of a session into which its process speaks.
+#[derive(Debug)]
+pub struct SessionTx {
+    end: Closer,
+    room: Arc<Semaphore>,
+    peer: Option<IpAddr>,
+    greeted: AtomicBool,
+}
+
+impl SessionTx {
+    /// Says something; waits while too much of this session waits already. The first message must be
+    /// [`Up::Hello`]. Cancel safe: a message is said wholly or not at all.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn send(&self, up: Up) -> Result<(), SessionClosed> {
+        let permit = self.room.clone().acquire_owned().await.map_err(|_| SessionClosed)?;
+        let end = &self.end.0;
+        if end.outbox.is_closed() {
+            return Err(SessionClosed);
+        }
+        let greeted = self.greeted.swap(true, Ordering::Relaxed);
+        let input = match up {
+            Up::Hello(mut hello) if !greeted => {
+                fill_in(&mut hello, self.peer);
+                Input::Opened(end.session, Box::new(hello), end.outbox.clone())
+            }
+            _ if !greeted => {
+                self.refuse("a session begins with a hello");
+                return Err(SessionClosed);
+            }
+            up => Input::Up(end.session, up, permit),
+        };
+        end.inputs.send(input).map_err(|_| SessionClosed)
+    }
+
+    /// Completes when the session has ended. Cancel safe.
+    pub async fn closed(&self) {
+        self.end.0.outbox.closed().await;
+    }
+
+    /// Ends the session from this side, and says why.
+    pub fn refuse(&self, why: impl Into<String>) {
+        self.end.0.outbox.push(Down::Refused(why.into()));
+        self.end.0.outbox.close();
+    }
+}
+
+/// The half of a session from which its process is told.
+#[derive(Debug)]
+pub struct SessionRx {
+    end: Closer,
+}
+
+impl SessionRx {
+    /// The next message; none when the session has ended. Cancel safe.
+    pub async fn recv(&mut self) -> Option<Down> {
+        self.end.0.outbox.recv().await
+    }
+}
+
+/// An address without a host stands for the one that the session comes from.
+fn fill_in(hello: &mut Hello, peer: Option<IpAddr>) {
+    let port = hello.address.as_deref().and_then(|address| address.strip_prefix(':'));
+    if let (Some(port), Some(peer)) = (port.and_then(|port| port.parse().ok()), peer) {
+        hello.address = Some(SocketAddr::new(peer.to_canonical(), port).to_string());
+    }
+}
+
+struct Loop<S> {
+    engine: Engine,
+    store: S,
+    sessions: BTreeMap<SessionId, Arc<Outbox>>,
+    origin: Instant,
+}
+
+impl<S: Store> Loop<S> {
+    async fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Input>,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
         loop {
-            let timeout = self.engine.poll_timeout();
+            let due = self.engine.poll_timeout().map(|due| self.instant(due));
             tokio::select! {
                 () = stop.cancelled() => break,
-                request = inbox.recv() => match request {
+                input = queue.recv() => match input {
+                    Some(input) => self.take(input),
                     None => break,
-                    Some(request) => self.handle(request),
                 },
-                () = sleep_until(self.started, timeout) => {
-                    let now = self.now();
-                    self.engine.handle_timeout(now);
-                }
+                () = sleep_until(due) => self.engine.handle_timeout(self.now()),
             }
-            if !self.carry_out() {
-                break;
-            }
+            self.carry_out()?;
         }
-        for outbox in self.sessions.values() {
-            outbox.close();
-        }
+        Ok(())
     }
 
-    fn now(&self) -> Time {
-        let micros = self.started.elapsed().as_micros();
-        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
-
-    fn handle(&mut self, request: Request) {
+    fn take(&mut self, input: Input) {
         let now = self.now();
-        match request {
-            Request::Open(outbox, opened) => {
-                let session = SessionId(self.next_session);
-                self.next_session += 1;
+        match input {
+            Input::Opened(session, hello, outbox) => {
+                tracing::info!(
+                    session = session.0, name = %hello.name, incarnation = %hello.incarnation,
+                    kind = ?hello.kind, address = ?hello.address, "hello"
+                );
                 self.sessions.insert(session, outbox);
-                let _gone = opened.send(session);
+                self.engine.handle(now, Event::SessionOpened { session, hello: *hello });
             }
-            Request::Message(session, peer, message) => {
-                let event = match message {
-                    Up::Hello(mut hello) => {
-                        hello.address = hello.address.map(|address| reachable(address, peer));
-                        tracing::info!(process = %hello.name, address = ?hello.address, "hello");
-                        Event::SessionOpened { session, hello }
-                    }
-                    message => Event::Message { session, message },
-                };
-                self.engine.handle(now, event);
+            Input::Up(session, message, _room) => {
+                self.engine.handle(now, Event::Message { session, message });
             }
-            Request::Closed(session) => {
+            // Both halves say so.
+            Input::Closed(session) => {
                 if self.sessions.remove(&session).is_some() {
+                    tracing::info!(session = session.0, "session over");
                     self.engine.handle(now, Event::SessionClosed { session });
                 }
             }
-            Request::Jobs(answer) => {
-                let _gone = answer.send(self.engine.jobs(now));
-            }
-            Request::Job(id, answer) => {
-                let _gone = answer.send(self.engine.job(id, now));
-            }
-            Request::Processes(answer) => {
-                let _gone = answer.send(self.engine.processes());
-            }
-            Request::Cancel(job, reason, answer) => {
-                self.engine.handle(now, Event::CancelJob { job, reason });
-                let _gone = answer.send(self.engine.job(job, now));
-            }
+            Input::Ask(question) => question(&mut self.engine, now),
         }
     }
 
-    /// Carries out the engine's commands, in order. False if the store failed: nothing may be
-    /// announced after that.
-    fn carry_out(&mut self) -> bool {
+    /// In order, and a record is safe before anything that follows it.
+    fn carry_out(&mut self) -> Result<(), StoreError> {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::Persist(record) => {
-                    if let Err(error) = self.store.put(record) {
-                        tracing::error!(%error, "the coordinator stops: what it says next would rest on what was not kept");
-                        return false;
-                    }
+                    log(&record);
+                    self.store.put(record)?;
                 }
                 Command::Send { session, message } => {
+                    if let Down::Refused(why) = &message {
+                        tracing::warn!(session = session.0, %why, "refused");
+                    }
                     if let Some(outbox) = self.sessions.get(&session) {
-                        outbox.put(message);
+                        outbox.push(message);
                     }
                 }
                 Command::CloseSession { session } => {
-                    if let Some(outbox) = self.sessions.get(&session) {
+                    if let Some(outbox) = self.sessions.remove(&session) {
                         outbox.close();
                     }
                 }
             }
         }
-        true
+        Ok(())
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        self.origin + time.since(Time::ZERO)
     }
 }
 
-/// A process that announces a port only is reached where its session comes from.
-fn reachable(address: String, peer: Option<IpAddr>) -> String {
-    match (address.strip_prefix(':'), peer) {
-        (Some(port), Some(IpAddr::V6(ip))) => format!("[{ip}]:{port}"),
-        (Some(port), Some(ip)) => format!("{ip}:{port}"),
-        _ => address,
-    }
-}
-
-/// What waits to be sent to one process: the latest of each thing that can be superseded.
-#[derive(Debug, Default)]
-struct Outbox {
-    state: Mutex<Waiting>,
-    changed: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    queue: VecDeque<Down>,
-    closed: bool,
-}
-
-impl Outbox {
-    fn put(&self, message: Down) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(older) = state.queue.iter_mut().find(|older| supersedes(&message, older)) {
-            *older = message;
-        } else {
-            state.queue.push_back(message);
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    fn close(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.changed.notify_one();
-    }
-
-    async fn next(&self) -> Option<Down> {
-        loop {
-            {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(message) = state.queue.pop_front() {
-                    return Some(message);
-                }
-                if state.closed {
-                    return None;
-                }
-            }
-            self.changed.notified().await;
+impl<S> Drop for Loop<S> {
+    fn drop(&mut self) {
+        for outbox in self.sessions.values() {
+            outbox.close();
         }
     }
 }
 
-/// Whether a newer message makes an older one, not yet sent, pointless.
-fn supersedes(newer: &Down, older: &Down) -> bool {
-    match (newer, older) {
-        (Down::Alive, Down::Alive) => true,
-        (Down::View(newer), Down::View(older)) => newer.job == older.job,
-        (Down::Status(newer), Down::Status(older)) => newer.job == older.job,
-        (Down::Forget(newer), Down::Forget(older)) => newer == older,
-        _ => false,
-    }
-}
-
-async fn sleep_until(started: Instant, at: Option<Time>) {
-    match at {
-        Some(at) => {
-            let at = started + std::time::Duration::from_micros(at.as_micros());
-            tokio::time::sleep_until(at).await;
-        }
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }
+
+fn log(record: &Record) {
+    match record {
+        Record::Submitted { job, client, pipeline, .. } => {
+            tracing::info!(%job, %client, pipeline = %pipeline.name, "job submitted");
+        }
+        Record::Ended { job, outcome } => tracing::info!(%job, ?outcome, "job over"),
+        Record::Epochs { job, highest } => tracing::debug!(%job, %highest, "epochs given out"),
+        Record::Position { job, stage, position } => {
+            tracing::debug!(%job, %stage, position, "position");
+        }
+        Record::Forgotten { job } => tracing::debug!(%job, "job forgotten"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,56 +1,72 @@
-//! The coordinator over gRPC.
+//! The coordinator on a port: a door that lets HTTP/2 through, and the gRPC services behind it.
 
+mod door;
+mod rpc;
+
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use stageline_proto::v1::jobs_server::{Jobs, JobsServer};
-use stageline_proto::v1::session_server::{Session, SessionServer};
-use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
-use stageline_protocol::JobId;
-use stageline_protocol::control::Up;
+use stageline_proto::MAX_CONTROL_MESSAGE;
+use stageline_proto::v1::jobs_server::JobsServer;
+use stageline_proto::v1::session_server::SessionServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
 
+use self::rpc::Service;
 use crate::server::CoordinatorHandle;
 
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-const STREAM_WINDOW: u32 = 16 << 20;
+/// How often an idle connection is probed, and how long the answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most that HTTP/2 allows. Never the adaptive window: it starts small, and a connection with a
+/// small window is killed by a few small messages that are not read at once.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// How long connections may take to end when the coordinator stops.
+const STOP_GRACE: Duration = Duration::from_millis(300);
 
-/// A port that could not be listened on, or served.
+/// Why the coordinator does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The port cannot be listened on.
-    #[error("cannot listen on {address}: {source}{}", remedy(.source))]
-    Listen {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}{}", remedy(.cause))]
+    Bind {
         /// The address that was asked for.
         address: String,
-        /// What the system said.
-        source: std::io::Error,
+        /// What the system said. Part of the message, so not a source that would be printed again.
+        cause: io::Error,
     },
     /// The server broke.
-    #[error("the server broke: {0}")]
-    Serve(#[from] tonic::transport::Error),
+    #[error("the coordinator's server on {address} broke: {reason}")]
+    Server {
+        /// Where it listened.
+        address: SocketAddr,
+        /// What happened.
+        reason: String,
+    },
+    /// The coordinator stopped by itself.
+    #[error("the coordinator stopped: {0}")]
+    Stopped(String),
 }
 
-fn remedy(error: &std::io::Error) -> &'static str {
+fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => {
             "; another process listens there: stop it, or give another address with --listen"
         }
-        std::io::ErrorKind::AddrNotAvailable => {
+        io::ErrorKind::AddrNotAvailable => {
             "; this machine does not have that address: give one of its own with --listen"
         }
+        io::ErrorKind::PermissionDenied => "; give a port above 1023 with --listen",
+        io::ErrorKind::InvalidInput => "; give HOST:PORT with --listen",
         _ => "",
     }
 }
 
-/// A port that listens for processes and for people's questions.
+/// A port that is listened on, and not yet served.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -61,45 +77,42 @@ impl Listener {
     /// Listens on `HOST:PORT`; port 0 picks a free one.
     ///
     /// # Errors
-    /// When the address is none, or is taken.
+    /// When the address is none, or is taken: names it, and says what to do.
     pub async fn bind(address: &str) -> Result<Self, ServeError> {
-        let fail = |source| ServeError::Listen { address: address.to_owned(), source };
+        let fail = |cause| ServeError::Bind { address: address.to_owned(), cause };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         Ok(Self { listener, address })
     }
 
-    /// The address that it listens on.
+    /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Serves a coordinator until `stop` is cancelled; open sessions are closed then.
+/// Serves a running coordinator until `stop` is cancelled; the coordinator is stopped then.
 ///
 /// # Errors
-/// When the listener itself breaks; a peer never breaks it.
+/// When the server or the coordinator breaks; a peer never breaks them.
 pub async fn serve(
     listener: Listener,
     coordinator: CoordinatorHandle,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let service = Service { coordinator: coordinator.clone() };
-    let incoming = TcpListenerStream::new(listener.listener).map(|stream| {
-        stream.inspect(|stream| {
-            let _slower_at_worst = stream.set_nodelay(true);
-        })
-    });
-    let stopped = async move {
-        stop.cancelled().await;
-        coordinator.shutdown();
-    };
-    Server::builder()
+    let Listener { listener, address } = listener;
+    tracing::info!(%address, "coordinator listens");
+    let closed = CancellationToken::new();
+    let _closes_the_door = closed.clone().drop_guard();
+    let (through, connections) = mpsc::channel(64);
+    tokio::spawn(door::keep(listener, through, closed.clone()));
+    let service = Service(coordinator.clone());
+    let server = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .tcp_nodelay(true)
         .add_service(
             SessionServer::new(service.clone())
                 .max_decoding_message_size(MAX_CONTROL_MESSAGE)
@@ -110,93 +123,27 @@ pub async fn serve(
                 .max_decoding_message_size(MAX_CONTROL_MESSAGE)
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE),
         )
-        .serve_with_incoming_shutdown(incoming, stopped)
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            closed.clone().cancelled_owned(),
+        );
+    tokio::pin!(server);
+    let outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        why = coordinator.stopped() => why.map_or(Ok(()), |why| Err(ServeError::Stopped(why))),
+        ended = &mut server => {
+            coordinator.shutdown();
+            return ended.map_err(|error| ServeError::Server { address, reason: error.to_string() });
+        }
+    };
+    // Sessions end first: what they were told last is on its way before connections close.
+    coordinator.shutdown();
+    coordinator.stopped().await;
+    closed.cancel();
+    // A process that does not hang up is hung up on.
+    let _in_time = tokio::time::timeout(STOP_GRACE, server).await;
+    outcome
 }
 
-#[derive(Clone, Debug)]
-struct Service {
-    coordinator: CoordinatorHandle,
-}
-
-type Downs = Pin<Box<dyn Stream<Item = Result<v1::SessionDown, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl Session for Service {
-    type SessionStream = Downs;
-
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::SessionUp>>,
-    ) -> Result<Response<Downs>, Status> {
-        let peer = request.remote_addr().map(|address| address.ip());
-        let mut messages = request.into_inner();
-        let (up, down) = self.coordinator.open_session(peer);
-        tokio::spawn(async move {
-            while let Some(message) = messages.next().await {
-                match message.map(Up::decode) {
-                    Ok(Ok(message)) => {
-                        if up.send(message).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!(?peer, %error, "a process sent what does not decode; its session is closed");
-                        return;
-                    }
-                    Err(status) => {
-                        tracing::debug!(?peer, status = status.message(), "session broke");
-                        return;
-                    }
-                }
-            }
-        });
-        let downs = ReceiverStream::new(down).map(|down| Ok(down.encode()));
-        Ok(Response::new(Box::pin(downs)))
-    }
-}
-
-#[tonic::async_trait]
-impl Jobs for Service {
-    async fn list_jobs(
-        &self,
-        _: Request<v1::ListJobsRequest>,
-    ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = self.coordinator.jobs().await.iter().map(Wire::encode).collect();
-        Ok(Response::new(v1::ListJobsResponse { jobs }))
-    }
-
-    async fn get_job(
-        &self,
-        request: Request<v1::GetJobRequest>,
-    ) -> Result<Response<v1::GetJobResponse>, Status> {
-        let id = JobId(request.into_inner().job);
-        let job = self.coordinator.job(id).await.ok_or_else(|| unknown(id))?;
-        Ok(Response::new(v1::GetJobResponse { job: Some(job.encode()) }))
-    }
-
-    async fn cancel_job(
-        &self,
-        request: Request<v1::CancelJobRequest>,
-    ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let request = request.into_inner();
-        let id = JobId(request.job);
-        let job = self.coordinator.cancel(id, request.reason).await.ok_or_else(|| unknown(id))?;
-        Ok(Response::new(v1::CancelJobResponse { job: Some(job.encode()) }))
-    }
-
-    async fn list_processes(
-        &self,
-        _: Request<v1::ListProcessesRequest>,
-    ) -> Result<Response<v1::ListProcessesResponse>, Status> {
-        let processes = self.coordinator.processes().await.iter().map(Wire::encode).collect();
-        Ok(Response::new(v1::ListProcessesResponse { processes }))
-    }
-}
-
-fn unknown(id: JobId) -> Status {
-    Status::not_found(format!(
-        "no job {id}: `stageline jobs` lists those that run, and the last ones that ended"
-    ))
-}
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ impl Engine {
     pub(super) fn session_opened(&mut self, now: Time, session: SessionId, hello: Hello) {
         let version = match self.check_hello(&hello) {
             Ok(version) => version,
-            Err(why) => return self.refuse(session, why),
+            Err(why) => return self.refuse(now, session, why),
         };
         let id = hello.incarnation;
         if let Some(older) = self.fleet.named(hello.kind, &hello.name)
@@ -83,7 +83,9 @@ impl Engine {
         let Some(from) = self.fleet.of_session(session) else { return };
         self.fleet.renew(now, from, &self.config);
         match message {
-            Up::Hello(_) => self.refuse(session, "a session begins with its only hello".to_owned()),
+            Up::Hello(_) => {
+                self.refuse(now, session, "a session begins with its only hello".to_owned())
+            }
             Up::Heartbeat(census) => {
                 self.fleet.count(from, census);
                 self.send(from, Down::Alive);
@@ -98,7 +100,9 @@ impl Engine {
     fn client_cancels(&mut self, now: Time, from: Incarnation, job: JobId, reason: String) {
         match self.jobs.get(&job) {
             Some(known) if known.client == from => self.cancel(now, job, reason),
-            Some(_) => self.refuse_process(from, format!("job {job} belongs to another client")),
+            Some(_) => {
+                self.refuse_process(now, from, format!("job {job} belongs to another client"))
+            }
             // It has ended, or was never known here: the final word, in case it was lost.
             None => self.say_final(from, job),
         }
@@ -144,15 +148,16 @@ impl Engine {
         }
     }
 
-    /// Ends a session because of what its process says.
-    pub(super) fn refuse(&mut self, session: SessionId, why: String) {
+    /// Ends a session because of what its process says. The process is as one whose session broke.
+    pub(super) fn refuse(&mut self, now: Time, session: SessionId, why: String) {
+        self.fleet.disconnect(now, session, &self.config);
         self.out.push_back(Command::Send { session, message: Down::Refused(why) });
         self.out.push_back(Command::CloseSession { session });
     }
 
-    pub(super) fn refuse_process(&mut self, id: Incarnation, why: String) {
+    pub(super) fn refuse_process(&mut self, now: Time, id: Incarnation, why: String) {
         if let Some(session) = self.fleet.session_of(id) {
-            self.refuse(session, why);
+            self.refuse(now, session, why);
         }
     }
 }

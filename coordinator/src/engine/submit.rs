@@ -31,7 +31,7 @@ impl Engine {
         let Some(process) = self.fleet.get(from) else { return };
         if process.hello.kind != ProcessKind::Client {
             let why = "only a client submits jobs: register as one".to_owned();
-            return self.refuse_process(from, why);
+            return self.refuse_process(now, from, why);
         }
         let name = process.hello.name.clone();
         let Submit { job: id, pipeline, wait_stages } = submit;
@@ -39,7 +39,7 @@ impl Engine {
             if job.client == from {
                 job.status_due = Some(now);
             } else {
-                self.refuse_process(from, format!("job {id} belongs to another client"));
+                self.refuse_process(now, from, format!("job {id} belongs to another client"));
             }
             return;
         }

@@ -186,4 +186,8 @@ fn nonsense_is_refused_or_ignored() {
     again.incarnation = Incarnation(5);
     world.say(a, Up::Hello(again));
     assert!(world.processes[a.0].refused.is_some());
+    let connected = |world: &World| world.engine.processes()[0].connected;
+    assert!(!connected(&world), "its session is over");
+    world.connect(a);
+    assert!(connected(&world));
 }

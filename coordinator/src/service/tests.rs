@@ -1,0 +1,174 @@
+use stageline_proto::v1::jobs_client::JobsClient;
+use stageline_proto::v1::session_client::SessionClient;
+use stageline_proto::{Wire, v1};
+use stageline_protocol::control::{Down, Hello, ProcessKind, Up};
+use stageline_protocol::{Incarnation, VERSIONS};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tonic::Code;
+
+use super::door::{PREFACE, begins_well};
+use super::*;
+use crate::engine::Config;
+use crate::server::Coordinator;
+
+#[tokio::test]
+async fn a_process_speaks_over_grpc_and_is_listed() {
+    let served = Served::start().await;
+    let (up, mut down) = served.session().await;
+    let mut hello = hello();
+    hello.address = Some(":7401".into());
+    up.send(Up::Hello(hello).encode()).await.unwrap();
+    let welcome = Down::decode(down.message().await.unwrap().unwrap()).unwrap();
+    assert!(matches!(welcome, Down::Welcome(_)));
+
+    let mut jobs = JobsClient::connect(served.url()).await.unwrap();
+    let listed = jobs.list_processes(v1::ListProcessesRequest::default()).await.unwrap();
+    assert_eq!(listed.into_inner().processes[0].address.as_deref(), Some("127.0.0.1:7401"));
+    let none = jobs.list_jobs(v1::ListJobsRequest::default()).await.unwrap();
+    assert!(none.into_inner().jobs.is_empty());
+    let unknown = jobs.get_job(v1::GetJobRequest { job: 5 }).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("0000000000000005"), "{unknown}");
+    let request = v1::CancelJobRequest { job: 5, reason: "so".into() };
+    assert_eq!(jobs.cancel_job(request).await.unwrap_err().code(), Code::NotFound);
+
+    served.stop().await;
+    assert!(!matches!(down.message().await, Ok(Some(_))), "the session is over");
+}
+
+#[tokio::test]
+async fn a_message_that_makes_no_sense_is_refused_by_name() {
+    let served = Served::start().await;
+    let (up, mut down) = served.session().await;
+    up.send(v1::SessionUp { message: None }).await.unwrap();
+    let refused = Down::decode(down.message().await.unwrap().unwrap()).unwrap();
+    assert!(matches!(refused, Down::Refused(why) if why.contains("does not decode")));
+    assert!(down.message().await.unwrap().is_none());
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_http2_disturbs_nobody() {
+    let served = Served::start().await;
+    let (up, mut down) = served.session().await;
+    up.send(Up::Hello(hello()).encode()).await.unwrap();
+    down.message().await.unwrap().unwrap();
+
+    let mut answer = String::new();
+    let mut plain = TcpStream::connect(served.address).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    plain.read_to_string(&mut answer).await.ok();
+    assert!(answer.starts_with("HTTP/1.1 426") && answer.contains("gRPC"), "{answer:?}");
+
+    for garbage in [&b"\x16\x03\x01\x02\x00\x01"[..], &[0; 4096], b"PRI * HTTP/2.0\r\n\r\nXX\r\n"] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        let mut rest = Vec::new();
+        let _reset_or_closed = stream.read_to_end(&mut rest).await;
+    }
+    // A right beginning, and nonsense after it.
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    stream.write_all(&[0xff; 512]).await.unwrap();
+    let _reset_or_closed = stream.read_to_end(&mut Vec::new()).await;
+
+    up.send(Up::Heartbeat(stageline_protocol::control::Census::default()).encode()).await.unwrap();
+    let alive = Down::decode(down.message().await.unwrap().unwrap()).unwrap();
+    assert_eq!(alive, Down::Alive);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_preface_may_come_in_pieces() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (far, _) = listener.accept().await.unwrap();
+    near.write_all(&PREFACE[..7]).await.unwrap();
+    let judge = tokio::spawn(async move { begins_well(&far).await });
+    near.write_all(&PREFACE[7..]).await.unwrap();
+    assert!(judge.await.unwrap().unwrap());
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_had_is_named_with_the_remedy() {
+    let taken = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.address().to_string();
+    let error = Listener::bind(&address).await.unwrap_err().to_string();
+    assert!(error.contains(&address) && error.contains("another process"), "{error}");
+    let error = Listener::bind("nonsense").await.unwrap_err().to_string();
+    assert!(error.contains("nonsense") && error.contains("HOST:PORT"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_ends_the_server() {
+    use crate::store::{Record, Store, StoreError};
+    struct Broken;
+    impl Store for Broken {
+        fn put(&mut self, _: Record) -> Result<(), StoreError> {
+            Err(StoreError("no more paper".into()))
+        }
+    }
+    let term = stageline_protocol::Term(1);
+    let coordinator = Coordinator::start_with(Config::default(), term, Broken);
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let (tx, _rx) = coordinator.open_session(None);
+    tx.send(Up::Hello(Hello { kind: ProcessKind::Client, ..hello() })).await.unwrap();
+    let mut pipeline = stageline_protocol::pipeline::Pipeline::default();
+    use stageline_protocol::pipeline::{Carries, Channel, Op, Site, Stage};
+    pipeline.stages.push(Stage::new("in", Op::Source, Site::Client));
+    pipeline.stages.push(Stage::new("out", Op::Terminal, Site::Client));
+    let (from, to) = (stageline_protocol::StageId(0), stageline_protocol::StageId(1));
+    pipeline.channels.push(Channel { from, to, carries: Carries::All, buffer: None });
+    let job = stageline_protocol::JobId(1);
+    let wait_stages = Duration::ZERO;
+    let submit = stageline_protocol::control::Submit { job, pipeline, wait_stages };
+    tx.send(Up::Submit(submit)).await.unwrap();
+    let error = serve(listener, coordinator, CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("no more paper"), "{error}");
+}
+
+struct Served {
+    address: SocketAddr,
+    stop: CancellationToken,
+    server: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.address();
+        let stop = CancellationToken::new();
+        let coordinator = Coordinator::start(Config::default());
+        let server = tokio::spawn(serve(listener, coordinator, stop.clone()));
+        Self { address, stop, server }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    async fn session(&self) -> (mpsc::Sender<v1::SessionUp>, tonic::Streaming<v1::SessionDown>) {
+        let (up, outbound) = mpsc::channel(8);
+        let mut client = SessionClient::connect(self.url()).await.unwrap();
+        let down = client.session(ReceiverStream::new(outbound)).await.unwrap();
+        (up, down.into_inner())
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.server.await.unwrap().unwrap();
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        versions: VERSIONS,
+        kind: ProcessKind::Worker,
+        name: "w".into(),
+        incarnation: Incarnation(1),
+        address: None,
+        functions: Vec::new(),
+    }
+}
