@@ -197,9 +197,7 @@ impl Cluster {
 ///
 /// # Panics
 /// When the coordinator does not answer.
-pub async fn processes(
-    coordinator: &str,
-) -> Vec<stageline_protocol::control::ProcessStatus> {
+pub async fn processes(coordinator: &str) -> Vec<stageline_protocol::control::ProcessStatus> {
     use stageline_proto::{Wire, v1};
     let mut jobs = v1::jobs_client::JobsClient::connect(format!("http://{coordinator}"))
         .await

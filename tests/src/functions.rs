@@ -62,7 +62,11 @@ pub fn registry() -> Registry {
         .filter(EVEN, |n: u64| async move { n.is_multiple_of(2) })
         .flat_map_iter(TRIPLE, |n: u64| async move { (0..3).map(move |i| n * 10 + i) })
         .try_map(SEVENS, |n: u64| async move {
-            if n.is_multiple_of(7) { Err(StageError::msg(format!("{n} is a multiple of seven"))) } else { Ok(n) }
+            if n.is_multiple_of(7) {
+                Err(StageError::msg(format!("{n} is a multiple of seven")))
+            } else {
+                Ok(n)
+            }
         })
         .map(PANIC, |n: u64| async move {
             assert_ne!(n, 5, "five");

@@ -107,7 +107,7 @@ pub struct Items {
 }
 
 /// Leave to send, counted from the connection's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// Items with a number below this (less what was forfeited) may be sent.
     pub items: u64,

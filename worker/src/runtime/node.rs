@@ -258,12 +258,7 @@ impl Node {
         routes.add_node(incarnation);
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
-        let handle = NodeHandle {
-            events: sender,
-            routes,
-            counters: Counters::default(),
-            welcome,
-        };
+        let handle = NodeHandle { events: sender, routes, counters: Counters::default(), welcome };
         let node = Self {
             config,
             incarnation,

@@ -64,12 +64,6 @@ struct Announced {
     watermarks: Vec<(StageId, u64)>,
 }
 
-impl Default for Grant {
-    fn default() -> Self {
-        Self { items: 0, bytes: 0 }
-    }
-}
-
 impl Sender {
     /// A link that has never been connected.
     #[must_use]
@@ -151,7 +145,8 @@ impl Sender {
         }
         let starved = backlog > 0 && self.announced.backlog == 0;
         let unframed = self.framed < self.retained.next();
-        if !unframed && !starved && !(flush && self.has_news(backlog, watermarks)) {
+        let news = flush && self.has_news(backlog, watermarks);
+        if !(unframed || starved || news) {
             return None;
         }
         let mut batch = Vec::new();

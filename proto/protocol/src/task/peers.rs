@@ -328,8 +328,9 @@ impl Task {
             None => {
                 let policy =
                     accept.policy.ok_or(Violation::Unexpected("an Accept without a policy"))?;
-                let link = self.out_link(key);
-                link.map(|link| link.sender.connect(conn, accept.summary, policy));
+                if let Some(link) = self.out_link(key) {
+                    link.sender.connect(conn, accept.summary, policy);
+                }
                 None
             }
         };
