@@ -83,11 +83,7 @@ impl Process {
     /// Its resident memory, in bytes.
     #[must_use]
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-        kib.unwrap_or_default() * 1024
+        resident(self.child.id())
     }
 }
 
@@ -191,6 +187,35 @@ impl Cluster {
     pub fn trace(&self, name: &str) -> Vec<String> {
         crate::functions::read_trace(self.dir.path(), name)
     }
+}
+
+/// The resident memory of a process, in bytes; 0 if it is gone.
+#[must_use]
+pub fn resident(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
+}
+
+/// A program that measures a cluster is its processes, too: when it was started as one of them, runs
+/// that and answers its exit code.
+#[must_use]
+pub fn as_process() -> Option<std::process::ExitCode> {
+    let command = std::env::args().nth(1)?;
+    ["coordinator", "worker"]
+        .contains(&command.as_str())
+        .then(|| stageline::main(crate::functions::registry()))
+}
+
+/// The path of this program, for [`Cluster::start`].
+///
+/// # Panics
+/// When the system does not tell it.
+#[must_use]
+pub fn this_program() -> String {
+    let path = std::env::current_exe().expect("the program has a path");
+    path.to_str().expect("in UTF-8").to_owned()
 }
 
 /// The processes that a coordinator lists.

@@ -243,7 +243,8 @@ pub struct SourceReport {
     pub exhausted: Option<u64>,
 }
 
-/// Counters (since the task began) and gauges (now) of a task.
+/// Counters (since the task began) and gauges (now) of a task. End markers count in the gauges and
+/// among the resends, not as items received, started or sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskStats {
     /// Items received; for a source, roots admitted.

@@ -74,7 +74,7 @@ impl Task {
     /// Items that a link received, with the number of the first.
     pub(super) fn receive(&mut self, now: Time, key: LinkKey, first: u64, batch: Vec<Item>) {
         for (number, item) in (first..).zip(batch) {
-            self.stats.received += 1;
+            self.stats.received += u64::from(item.body != Body::End);
             let origin = Origin::Link(key, number);
             let input = self.ledger.push(Input::new(origin, item.lineage.clone()));
             self.admit(now, input, item);

@@ -129,13 +129,14 @@ impl Task {
                 let Some(size) = port.queue.front().map(|queued| queued.item.size()) else { break };
                 let Some(key) = port.pick(size) else { break };
                 let Some(queued) = port.pop() else { break };
+                let marker = queued.item.body == Body::End;
                 port.last = Some(key);
                 if let Some(link) = port.links.get_mut(&key) {
                     link.sender.send(now, queued.item, queued.input);
                 }
                 self.dirty.insert(key);
                 if queued.first {
-                    self.stats.sent += 1;
+                    self.stats.sent += u64::from(!marker);
                     if let Some(entry) = self.ledger.get_mut(queued.input) {
                         entry.unsent -= 1;
                     }
