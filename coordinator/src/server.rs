@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stageline_protocol::control::{Down, Hello, JobStatus, ProcessStatus, Up};
+use stageline_protocol::control::{Census, Down, Hello, JobStatus, ProcessStatus, Up};
 use stageline_protocol::{JobId, Term, Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -138,6 +138,21 @@ impl CoordinatorHandle {
     /// When the coordinator has stopped.
     pub async fn processes(&self) -> Result<Vec<ProcessStatus>, Stopped> {
         self.ask(|engine, _| engine.processes()).await
+    }
+
+    /// What the coordinator itself runs: jobs that are not over as tasks, sessions as links.
+    ///
+    /// # Errors
+    /// The coordinator has stopped.
+    pub async fn census(&self) -> Result<Census, Stopped> {
+        let (jobs, sessions) = self.ask(|engine, _| (engine.running(), engine.sessions())).await?;
+        Ok(Census {
+            runtime_tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
+            tasks: jobs,
+            links: sessions,
+            children: 0,
+            timers: 1,
+        })
     }
 
     /// Ends a job; one that is over stays as it is. Answers with the job as it is then, if it is

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use stageline::Client;
+use stageline::{Census, Client};
+use stageline_proto::v1::jobs_client::JobsClient;
+use stageline_proto::{Wire, v1};
+use stageline_protocol::control::ProcessStatus;
 
 /// Turns a hang into a failure.
 pub const GUARD: Duration = Duration::from_secs(60);
@@ -222,14 +225,30 @@ pub fn this_program() -> String {
 ///
 /// # Panics
 /// When the coordinator does not answer.
-pub async fn processes(coordinator: &str) -> Vec<stageline_protocol::control::ProcessStatus> {
-    use stageline_proto::{Wire, v1};
-    let mut jobs = v1::jobs_client::JobsClient::connect(format!("http://{coordinator}"))
+pub async fn processes(coordinator: &str) -> Vec<ProcessStatus> {
+    list(coordinator).await.0
+}
+
+/// What every process of a cluster runs, by name: the coordinator, and those that it lists.
+///
+/// # Panics
+/// When the coordinator does not answer.
+pub async fn censuses(coordinator: &str) -> BTreeMap<String, Census> {
+    let (processes, own) = list(coordinator).await;
+    let listed = processes.into_iter().map(|process| (process.name, process.census));
+    listed.chain([("coordinator".to_owned(), own)]).collect()
+}
+
+async fn list(coordinator: &str) -> (Vec<ProcessStatus>, Census) {
+    let mut jobs = JobsClient::connect(format!("http://{coordinator}"))
         .await
         .expect("the coordinator is there");
     let answer = jobs.list_processes(v1::ListProcessesRequest {}).await.expect("it answers");
-    let decoded = answer.into_inner().processes.into_iter().map(Wire::decode);
-    decoded.collect::<Result<_, _>>().expect("the answer decodes")
+    let answer = answer.into_inner();
+    let decoded = answer.processes.into_iter().map(Wire::decode);
+    let processes = decoded.collect::<Result<_, _>>().expect("the answer decodes");
+    let own = answer.coordinator.expect("the coordinator counts itself, too");
+    (processes, Census::decode(own).expect("the answer decodes"))
 }
 
 /// Waits until the condition holds; names it when it never does.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use stageline::{Context, Registry, Sink, Source, Stage, StageError};
 
-/// Adds a million. Leaves a trace.
+/// Adds a million. Waits while the gate `first` is closed. Leaves a trace.
 pub const FIRST: Stage<u64, u64> = Stage::named("first");
 /// Adds ten million. Waits while the gate `second` is closed. Leaves a trace.
 pub const SECOND: Stage<u64, u64> = Stage::named("second");
@@ -45,6 +45,8 @@ pub const RECORD: Sink<u64> = Sink::named("record");
 pub fn registry() -> Registry {
     Registry::new()
         .map(FIRST, |n: u64| async move {
+            trace("first-started", n);
+            gate("first").await;
             trace("first", n);
             n + 1_000_000
         })
@@ -109,6 +111,7 @@ fn trace(name: &str, what: impl std::fmt::Display) {
 async fn gate(name: &str) {
     let Some(dir) = dir() else { return };
     let closed = dir.join(format!("{name}.closed"));
+    // Asking the file system is cheap, and works across processes.
     while closed.exists() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

@@ -215,6 +215,18 @@ impl Engine {
         self.fleet.statuses()
     }
 
+    /// How many jobs are not over.
+    #[must_use]
+    pub fn running(&self) -> u64 {
+        self.jobs.len() as u64
+    }
+
+    /// How many processes have a session.
+    #[must_use]
+    pub fn sessions(&self) -> u64 {
+        self.fleet.statuses().iter().filter(|process| process.connected).count() as u64
+    }
+
     /// Lease time counts only while the engine runs: one that was paused fences nobody. It asks to
     /// be called every quarter of a lease, so a gap of more than half of one is a pause.
     fn wake(&mut self, now: Time) {

@@ -110,7 +110,8 @@ impl Jobs for Service {
     ) -> Result<Response<v1::ListProcessesResponse>, Status> {
         let processes = self.0.processes().await.map_err(stopped)?;
         let processes = processes.iter().map(Wire::encode).collect();
-        Ok(Response::new(v1::ListProcessesResponse { processes }))
+        let coordinator = Some(self.0.census().await.map_err(stopped)?.encode());
+        Ok(Response::new(v1::ListProcessesResponse { processes, coordinator }))
     }
 }
 
