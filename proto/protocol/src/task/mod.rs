@@ -226,6 +226,8 @@ pub struct Task {
     cut: BTreeSet<ChannelId>,
     draining: bool,
     ended: bool,
+    /// Since when the coordinator has been heard without a gap, and when last.
+    heard: Option<(Time, Time)>,
     credit: credit::Pool,
     dirty: BTreeSet<LinkKey>,
     blocked: BTreeSet<LinkKey>,
@@ -280,6 +282,7 @@ impl Task {
             cut: BTreeSet::new(),
             draining: false,
             ended: false,
+            heard: None,
             credit: credit::Pool::default(),
             dirty: BTreeSet::new(),
             blocked: BTreeSet::new(),

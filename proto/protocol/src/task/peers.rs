@@ -389,10 +389,26 @@ impl Task {
                 self.credit.changed = true;
             }
         }
+    }
+
+    /// The coordinator was heard, and the plan is still what it wants. The shell says so whenever
+    /// anything comes from it, at least every quarter of a lease.
+    ///
+    /// A task ends itself, to be replaced, when none of the peers of an output channel can be reached;
+    /// but only while the coordinator is there and counts them as alive. If they are dead, and it
+    /// was paused or away when they died, it needs a lease to notice after it is back: so its silence
+    /// starts the count anew, and the count goes to two leases.
+    pub fn heard(&mut self, now: Time) {
+        let lease = self.limits.lease;
+        let (since, last) = self.heard.unwrap_or((now, now));
+        let since = if now.since(last) > lease / 2 { now } else { since };
+        self.heard = Some((since, now));
+        let long = |since: Time| now.since(since) >= lease * 2;
         let cut_off = |port: &super::OutPort| {
-            !port.cut && !port.links.is_empty() && port.links.values().all(|l| l.wire.lost)
+            let unreachable = |l: &OutLink| l.wire.lost && l.wire.down_since().is_some_and(long);
+            !port.cut && !port.links.is_empty() && port.links.values().all(unreachable)
         };
-        if self.out_ports.iter().any(cut_off) {
+        if long(since) && self.out_ports.iter().any(cut_off) {
             self.end(TaskEnd::LostLinks);
         }
     }
