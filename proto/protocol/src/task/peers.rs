@@ -388,6 +388,11 @@ impl Task {
                 self.orphan(orphans);
                 self.credit.changed = true;
             }
+            // A dial that is under way offers to resume what has just been given up.
+            let dialling = self.wire(key).filter(|wire| wire.is_dialling());
+            if let Some(conn) = dialling.and_then(|wire| wire.conn()) {
+                self.on_down(now, key, conn);
+            }
         }
     }
 
