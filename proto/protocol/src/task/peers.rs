@@ -7,7 +7,7 @@ use crate::link::{Receiver, Sender, Violation};
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
-use super::outputs::OutLink;
+use super::outputs::{OutLink, OutPort};
 use super::wire::Wire;
 use super::{Dials, Effect, InLink, LinkKey, Plan, Task};
 
@@ -46,7 +46,8 @@ impl Task {
     }
 
     fn add_peer(&mut self, now: Time, peer: TaskId, dials: Dials) {
-        for channel in self.channels_from(peer) {
+        // On a channel that is cut there is nothing to connect for.
+        for channel in self.channels_from(peer).into_iter().filter(|c| !self.cut.contains(c)) {
             let policy = self.policy();
             self.in_links.entry(LinkKey { channel, peer }).or_insert_with(|| InLink {
                 wire: Wire::new(now, dials),
@@ -54,7 +55,8 @@ impl Task {
                 flush: false,
             });
         }
-        for port in self.out_ports.iter_mut().filter(|p| p.downstream == peer.stage) {
+        let open = |port: &&mut OutPort| port.downstream == peer.stage && !port.cut;
+        for port in self.out_ports.iter_mut().filter(open) {
             let key = LinkKey { channel: port.channel, peer };
             port.links.entry(key).or_insert_with(|| OutLink {
                 wire: Wire::new(now, dials),
@@ -170,7 +172,7 @@ impl Task {
         if own != self.id || self.ended || open.link.job != self.job {
             return refuse(CloseReason::NoSuchTask, format!("task {own} is not here"));
         }
-        if self.cut.contains(&key.channel) && open.role == Role::Sender {
+        if self.cut.contains(&key.channel) {
             return refuse(CloseReason::Cut, format!("{} is cut", key.channel));
         }
         if open.conn.dialler != peer.epoch {
@@ -409,7 +411,7 @@ impl Task {
         let since = if now.since(last) > lease / 2 { now } else { since };
         self.heard = Some((since, now));
         let long = |since: Time| now.since(since) >= lease * 2;
-        let cut_off = |port: &super::OutPort| {
+        let cut_off = |port: &OutPort| {
             let unreachable = |l: &OutLink| l.wire.lost && l.wire.down_since().is_some_and(long);
             !port.cut && !port.links.is_empty() && port.links.values().all(unreachable)
         };
