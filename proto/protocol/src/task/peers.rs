@@ -20,7 +20,6 @@ impl Task {
         self.credit.changed = true;
         if let Some(window) = &mut self.window {
             window.resize(plan.window);
-            self.source.stored = plan.position.is_some();
         }
         if let Some(position) = plan.position {
             self.stored_position(now, position);
