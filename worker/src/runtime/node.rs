@@ -389,7 +389,7 @@ impl Node {
                 }
             }
             Down::Refused(reason) => return Some(Stopped::Refused(reason)),
-            Down::Alive => {}
+            Down::Alive => self.coordinator_heard(),
             Down::View(view) => self.apply(*view),
             Down::Status(status) => {
                 if let Some(job) = self.jobs.get_mut(&status.job) {
@@ -402,6 +402,13 @@ impl Node {
             Down::Forget(id) => self.forget(id),
         }
         None
+    }
+
+    /// Tasks that reach nobody end themselves only while the coordinator is there.
+    fn coordinator_heard(&self) {
+        for (_, sender) in self.jobs.values().flat_map(Job::running) {
+            let _ended_already = sender.send(Event::CoordinatorHeard);
+        }
     }
 
     fn forget(&mut self, id: JobId) {

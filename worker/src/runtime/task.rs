@@ -52,6 +52,8 @@ pub(crate) enum Event {
     WantSlot { input: u64, granted: oneshot::Sender<()> },
     /// The consumer wants no more.
     CutInputs,
+    /// The coordinator has answered a heartbeat.
+    CoordinatorHeard,
     /// Report now.
     Report,
     /// End now.
@@ -271,6 +273,7 @@ impl State {
                 self.task.want_slot(now, input);
             }
             Event::CutInputs => self.task.cut_inputs(now),
+            Event::CoordinatorHeard => self.task.heard(now),
             Event::Report => self.report(),
             Event::Stop => self.ended = Some(TaskEnd::Stopped),
         }

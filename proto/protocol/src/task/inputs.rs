@@ -254,7 +254,7 @@ impl Task {
     /// All outputs of this input exist.
     pub(super) fn complete(&mut self, now: Time, input: u64) {
         if let Some(entry) = self.ledger.get_mut(input) {
-            let in_slot = entry.state == State::Running;
+            let in_slot = matches!(entry.state, State::Running | State::Done { in_slot: true });
             entry.state = State::Done { in_slot };
             entry.body = None;
         }

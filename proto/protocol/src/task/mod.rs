@@ -43,7 +43,7 @@ use crate::ids::{ChannelId, ConnId, Epoch, JobId, StageId, TaskId};
 use crate::item::{Body, Encoding, ItemError};
 use crate::lineage::Lineage;
 use crate::link::Receiver;
-use crate::pipeline::{Op, Pipeline};
+use crate::pipeline::{Op, Pipeline, Site};
 use crate::ring::Ring;
 use crate::time::Time;
 use crate::window::Window;
@@ -131,7 +131,7 @@ pub struct Plan {
     pub pause: bool,
     /// Channels that are cut.
     pub cut: BTreeSet<ChannelId>,
-    /// For a source that can be replaced: its stored position.
+    /// For a source that can be replaced: its stored position, once something is stored.
     pub position: Option<u64>,
 }
 
@@ -226,6 +226,8 @@ pub struct Task {
     cut: BTreeSet<ChannelId>,
     draining: bool,
     ended: bool,
+    /// Since when the coordinator has been heard without a gap, and when last.
+    heard: Option<(Time, Time)>,
     credit: credit::Pool,
     dirty: BTreeSet<LinkKey>,
     blocked: BTreeSet<LinkKey>,
@@ -275,11 +277,12 @@ impl Task {
             busy: 0,
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
-            source: source::State::default(),
+            source: source::State::new(stage.site == Site::Fleet),
             watermarks: if is_source { [(id.stage, position)].into() } else { BTreeMap::new() },
             cut: BTreeSet::new(),
             draining: false,
             ended: false,
+            heard: None,
             credit: credit::Pool::default(),
             dirty: BTreeSet::new(),
             blocked: BTreeSet::new(),

@@ -203,8 +203,13 @@ impl Task {
         let queue = std::mem::take(&mut port.queue);
         port.queued_bytes = 0;
         let mut dropped: Vec<(u64, bool)> = queue.into_iter().map(|q| (q.input, q.first)).collect();
-        for link in port.links.values_mut() {
+        for (key, link) in &mut port.links {
             dropped.extend(link.sender.drain().into_iter().map(|(_, input)| (input, false)));
+            // What the other end still says of these items has no meaning any more.
+            if let Some(conn) = link.wire.conn() {
+                self.effects.push_back(super::Effect::HangUp(*key, conn));
+            }
+            link.wire.close();
         }
         for (input, first) in dropped {
             self.stats.cut += 1;
@@ -236,7 +241,10 @@ impl Task {
             window.exhaust();
         }
         self.abandon_inputs(now);
-        for key in self.in_links.keys() {
+        for (key, link) in &mut self.in_links {
+            if link.wire.conn().is_none() {
+                link.wire.close();
+            }
             self.dirty.insert(*key);
         }
         self.announce(now);

@@ -7,7 +7,7 @@ use crate::link::{Receiver, Sender, Violation};
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
-use super::outputs::OutLink;
+use super::outputs::{OutLink, OutPort};
 use super::wire::Wire;
 use super::{Dials, Effect, InLink, LinkKey, Plan, Task};
 
@@ -20,7 +20,6 @@ impl Task {
         self.credit.changed = true;
         if let Some(window) = &mut self.window {
             window.resize(plan.window);
-            self.source.stored = plan.position.is_some();
         }
         if let Some(position) = plan.position {
             self.stored_position(now, position);
@@ -46,7 +45,8 @@ impl Task {
     }
 
     fn add_peer(&mut self, now: Time, peer: TaskId, dials: Dials) {
-        for channel in self.channels_from(peer) {
+        // On a channel that is cut there is nothing to connect for.
+        for channel in self.channels_from(peer).into_iter().filter(|c| !self.cut.contains(c)) {
             let policy = self.policy();
             self.in_links.entry(LinkKey { channel, peer }).or_insert_with(|| InLink {
                 wire: Wire::new(now, dials),
@@ -54,7 +54,8 @@ impl Task {
                 flush: false,
             });
         }
-        for port in self.out_ports.iter_mut().filter(|p| p.downstream == peer.stage) {
+        let open = |port: &&mut OutPort| port.downstream == peer.stage && !port.cut;
+        for port in self.out_ports.iter_mut().filter(open) {
             let key = LinkKey { channel: port.channel, peer };
             port.links.entry(key).or_insert_with(|| OutLink {
                 wire: Wire::new(now, dials),
@@ -170,7 +171,7 @@ impl Task {
         if own != self.id || self.ended || open.link.job != self.job {
             return refuse(CloseReason::NoSuchTask, format!("task {own} is not here"));
         }
-        if self.cut.contains(&key.channel) && open.role == Role::Sender {
+        if self.cut.contains(&key.channel) {
             return refuse(CloseReason::Cut, format!("{} is cut", key.channel));
         }
         if open.conn.dialler != peer.epoch {
@@ -388,11 +389,32 @@ impl Task {
                 self.orphan(orphans);
                 self.credit.changed = true;
             }
+            // A dial that is under way offers to resume what has just been given up.
+            let dialling = self.wire(key).filter(|wire| wire.is_dialling());
+            if let Some(conn) = dialling.and_then(|wire| wire.conn()) {
+                self.on_down(now, key, conn);
+            }
         }
-        let cut_off = |port: &super::OutPort| {
-            !port.cut && !port.links.is_empty() && port.links.values().all(|l| l.wire.lost)
+    }
+
+    /// The coordinator was heard, and the plan is still what it wants. The shell says so whenever
+    /// anything comes from it, at least every quarter of a lease.
+    ///
+    /// A task ends itself, to be replaced, when none of the peers of an output channel can be reached;
+    /// but only while the coordinator is there and counts them as alive. If they are dead, and it
+    /// was paused or away when they died, it needs a lease to notice after it is back: so its silence
+    /// starts the count anew, and the count goes to two leases.
+    pub fn heard(&mut self, now: Time) {
+        let lease = self.limits.lease;
+        let (since, last) = self.heard.unwrap_or((now, now));
+        let since = if now.since(last) > lease / 2 { now } else { since };
+        self.heard = Some((since, now));
+        let long = |since: Time| now.since(since) >= lease * 2;
+        let cut_off = |port: &OutPort| {
+            let unreachable = |l: &OutLink| l.wire.lost && l.wire.down_since().is_some_and(long);
+            !port.cut && !port.links.is_empty() && port.links.values().all(unreachable)
         };
-        if self.out_ports.iter().any(cut_off) {
+        if long(since) && self.out_ports.iter().any(cut_off) {
             self.end(TaskEnd::LostLinks);
         }
     }

@@ -12,9 +12,16 @@ use super::{Effect, Task};
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
-    /// Whether its position is stored elsewhere, which then decides what is announced.
-    pub(super) stored: bool,
+    /// Whether it may be replaced: its position is stored elsewhere, which then decides what is
+    /// announced.
+    stored: bool,
     reported: SourceReport,
+}
+
+impl State {
+    pub(super) fn new(stored: bool) -> Self {
+        Self { stored, ..Self::default() }
+    }
 }
 
 impl Task {

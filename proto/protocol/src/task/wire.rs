@@ -111,6 +111,11 @@ impl Wire {
         }
     }
 
+    /// Since when it is down, if it is.
+    pub(super) const fn down_since(&self) -> Option<Time> {
+        self.down_since
+    }
+
     /// When the other end counts as lost.
     pub(super) fn lost_at(&self, lease: Duration) -> Option<Time> {
         if self.lost { None } else { self.down_since.map(|since| since + lease) }

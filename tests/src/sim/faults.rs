@@ -1,0 +1,191 @@
+//! Faults, each injected while items are unacked, and what repairs them.
+
+use std::time::Duration;
+
+use stageline_protocol::TaskId;
+use stageline_protocol::Time;
+use stageline_protocol::control::{ProcessKind, TaskEnd, Up};
+
+use super::cluster::{Cluster, Event};
+use super::network::Pid;
+use super::schedule::{Fault, joining, one_of};
+
+impl Cluster {
+    /// Injects the next fault, if its time has come and there is something to hit.
+    pub(super) fn inject_faults(&mut self) {
+        if self.calm > 0 {
+            self.calm -= 1;
+            return;
+        }
+        let Some(&(at, fault)) = self.schedule.faults.first() else { return };
+        // Never so late that all is delivered.
+        let due = self.oracle.delivered() >= at.min(self.oracle.expected() / 2);
+        if !self.oracle.is_satisfied() && (!due || self.unacked() == 0) {
+            return;
+        }
+        if self.inject(fault) {
+            self.schedule.faults.remove(0);
+            self.count_fault(fault);
+            self.healed = self.healed.max(self.now);
+            self.calm = one_of(&mut self.rng, &[0, 3, 20, 60, 200]);
+        }
+    }
+
+    fn unacked(&self) -> u64 {
+        let nodes = self.nodes.iter().filter(|node| node.alive);
+        let tasks = nodes.flat_map(|node| node.tasks.values());
+        tasks.map(|running| running.task.stats().unacked).sum()
+    }
+
+    fn inject(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::Kill => self.pick_worker().map(|pid| {
+                self.kill(pid, true);
+                let again = self.rng.u8(..4) > 0;
+                self.replace(pid, again);
+            }),
+            Fault::Break => {
+                let breakable = self.network.breakable();
+                (!breakable.is_empty()).then(|| {
+                    let conn = one_of(&mut self.rng, &breakable);
+                    self.break_conn(conn);
+                })
+            }
+            Fault::Reset => {
+                let pid = self.rng.usize(..self.nodes.len());
+                let node = &self.nodes[pid];
+                (node.alive && node.session.is_some()).then(|| {
+                    self.log.note(self.now, format_args!("RESET {}", self.nodes[pid].name));
+                    self.break_session(pid);
+                })
+            }
+            Fault::Isolate => self.pick_worker().map(|pid| {
+                self.log.note(self.now, format_args!("ISOLATE {}", self.nodes[pid].name));
+                let until = self.later(1_200_000, 6_000_000);
+                self.nodes[pid].isolated_until = until;
+                self.healed = self.healed.max(until);
+                self.break_session(pid);
+            }),
+            Fault::Freeze => self.pick_worker().map(|pid| {
+                self.log.note(self.now, format_args!("FREEZE {}", self.nodes[pid].name));
+                let until = self.later(50_000, 7_000_000);
+                self.nodes[pid].frozen_until = until;
+                self.healed = self.healed.max(until);
+            }),
+            Fault::Stall => {
+                self.log.note(self.now, format_args!("STALL"));
+                self.engine_frozen_until = self.later(100_000, 6_000_000);
+                self.healed = self.healed.max(self.engine_frozen_until);
+                Some(())
+            }
+            Fault::Leave => self.pick_worker().map(|pid| self.leave(pid)),
+            Fault::Join => {
+                let functions = joining(&mut self.rng);
+                let name = self.new_name();
+                self.log.note(self.now, format_args!("JOIN {name}"));
+                self.after(0, 1_000, Event::Start(name, functions));
+                Some(())
+            }
+        }
+        .is_some()
+    }
+
+    /// A worker that runs something, and is well.
+    fn pick_worker(&mut self) -> Option<Pid> {
+        let well = |pid: &Pid| {
+            let node = &self.nodes[*pid];
+            node.alive
+                && node.kind == ProcessKind::Worker
+                && !node.leaving
+                && node.frozen_until <= self.now
+                && !node.tasks.is_empty()
+        };
+        let pids: Vec<Pid> = (0..self.nodes.len()).filter(well).collect();
+        (!pids.is_empty()).then(|| one_of(&mut self.rng, &pids))
+    }
+
+    /// A process is gone at once. Its peers hear of it; unless it closes in good order, they may lose
+    /// what was under way, and the coordinator may hear nothing.
+    pub(super) fn kill(&mut self, pid: Pid, hard: bool) {
+        self.log.note(self.now, format_args!("KILL {}", self.nodes[pid].name));
+        let tasks: Vec<TaskId> = self.nodes[pid].tasks.keys().copied().collect();
+        for task in &tasks {
+            if let Some(running) = self.nodes[pid].tasks.remove(task) {
+                self.figures.take(&running.task.stats());
+            }
+        }
+        self.nodes[pid].alive = false;
+        for (conn, side) in self.network.ends_of(pid, None) {
+            if hard {
+                self.lose_frames(conn, 1 - side);
+                self.network.close(conn, side);
+            } else {
+                self.hang_up(conn, side);
+            }
+        }
+        if !hard {
+            self.close_session(pid);
+        } else if self.rng.bool() {
+            self.break_session(pid);
+        }
+        // Else the coordinator sees only that nothing comes: the lease decides.
+        self.nodes[pid].session = None;
+    }
+
+    /// What is under way to this end may be lost, and it learns only then that nothing comes.
+    fn lose_frames(&mut self, conn: usize, side: usize) {
+        let lost = self.later(0, 20_000);
+        self.network.get(conn).ends[side].lost_after = Some(lost);
+        let longest = one_of(&mut self.rng, &[20_000, 200_000, 2_000_000]);
+        self.after(20_000, longest, Event::Down(conn, side));
+    }
+
+    fn break_conn(&mut self, conn: usize) {
+        let (link, id) = (self.network.get(conn).link, self.network.get(conn).id);
+        self.log.note(self.now, format_args!("BREAK {link} {id}"));
+        self.lose_frames(conn, 0);
+        self.lose_frames(conn, 1);
+    }
+
+    /// The same worker again, or another in its place.
+    fn replace(&mut self, pid: Pid, again: bool) {
+        let functions = self.nodes[pid].functions.clone();
+        let name = if again { self.nodes[pid].name.clone() } else { self.new_name() };
+        let at = self.later(10_000, 2_500_000);
+        self.healed = self.healed.max(at);
+        self.at(at, Event::Start(name, functions));
+    }
+
+    /// A worker is asked to leave: it drains, for a while.
+    fn leave(&mut self, pid: Pid) {
+        self.log.note(self.now, format_args!("LEAVE {}", self.nodes[pid].name));
+        self.nodes[pid].leaving = true;
+        self.replace(pid, false);
+        let now = self.now;
+        for running in self.nodes[pid].tasks.values_mut() {
+            running.task.drain(now);
+            // Its shell does at once what follows.
+            let soon = now + Duration::from_micros(1);
+            running.timer = Some(soon);
+        }
+        let tasks: Vec<TaskId> = self.nodes[pid].tasks.keys().copied().collect();
+        for task in tasks {
+            let soon: Time = now + Duration::from_micros(1);
+            self.at(soon, Event::Timer(pid, task, soon));
+        }
+        self.after(3_000_000, 5_000_000, Event::GraceOver(pid));
+    }
+
+    /// Who leaves is through, or its time is over.
+    pub(super) fn leave_now(&mut self, pid: Pid) -> Result<(), String> {
+        if self.nodes[pid].alive {
+            let tasks: Vec<TaskId> = self.nodes[pid].tasks.keys().copied().collect();
+            for task in tasks {
+                self.end_task(pid, task, TaskEnd::Stopped);
+            }
+            self.say(pid, Up::Goodbye);
+            self.kill(pid, false);
+        }
+        Ok(())
+    }
+}
