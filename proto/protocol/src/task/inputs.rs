@@ -74,7 +74,7 @@ impl Task {
     /// Items that a link received, with the number of the first.
     pub(super) fn receive(&mut self, now: Time, key: LinkKey, first: u64, batch: Vec<Item>) {
         for (number, item) in (first..).zip(batch) {
-            self.stats.received += 1;
+            self.stats.received += u64::from(item.body != Body::End);
             let origin = Origin::Link(key, number);
             let input = self.ledger.push(Input::new(origin, item.lineage.clone()));
             self.admit(now, input, item);
@@ -111,15 +111,16 @@ impl Task {
     }
 
     fn apply(&mut self, now: Time, input: u64, item: Item) {
+        let counts = u64::from(item.body != Body::End);
         match self.applied.apply(&item.lineage, input) {
             Verdict::Fresh if item.body == Body::End => self.complete(now, input),
             Verdict::Fresh => self.enqueue(input, item.body),
             Verdict::Safe => {
-                self.stats.duplicates += 1;
+                self.stats.duplicates += counts;
                 self.complete_copy(now, input);
             }
             Verdict::Waits => {
-                self.stats.duplicates += 1;
+                self.stats.duplicates += counts;
                 #[cfg(any(test, feature = "planted-bugs"))]
                 if self.has_bug(Bug::DuplicateAckedFirst) {
                     return self.complete_copy(now, input);
