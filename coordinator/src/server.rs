@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use stageline_protocol::control::{Census, Down, Hello, JobStatus, ProcessStatus, Up};
+use stageline_protocol::control::{
+    Census, Down, Hello, JobStatus, Outcome, ProcessKind, ProcessStatus, Up,
+};
 use stageline_protocol::{JobId, Term, Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -284,8 +286,15 @@ fn fill_in(hello: &mut Hello, peer: Option<IpAddr>) {
 struct Loop<S> {
     engine: Engine,
     store: S,
-    sessions: BTreeMap<SessionId, Arc<Outbox>>,
+    sessions: BTreeMap<SessionId, Connected>,
     origin: Instant,
+}
+
+/// A session as the loop knows it.
+struct Connected {
+    outbox: Arc<Outbox>,
+    /// Whose it is, for the log.
+    name: String,
 }
 
 impl<S: Store> Loop<S> {
@@ -313,11 +322,17 @@ impl<S: Store> Loop<S> {
         let now = self.now();
         match input {
             Input::Opened(session, hello, outbox) => {
+                let kind = match hello.kind {
+                    ProcessKind::Worker => "worker",
+                    ProcessKind::Client => "client",
+                };
+                let address = hello.address.as_deref().unwrap_or("none: it only dials");
                 tracing::info!(
-                    session = session.0, name = %hello.name, incarnation = %hello.incarnation,
-                    kind = ?hello.kind, address = ?hello.address, "hello"
+                    session = session.0, incarnation = %hello.incarnation, address,
+                    "{kind} {} is here", hello.name
                 );
-                self.sessions.insert(session, outbox);
+                let name = format!("{kind} {}", hello.name);
+                self.sessions.insert(session, Connected { outbox, name });
                 self.engine.handle(now, Event::SessionOpened { session, hello: *hello });
             }
             Input::Up(session, message, _room) => {
@@ -325,8 +340,8 @@ impl<S: Store> Loop<S> {
             }
             // Both halves say so.
             Input::Closed(session) => {
-                if self.sessions.remove(&session).is_some() {
-                    tracing::info!(session = session.0, "session over");
+                if let Some(Connected { name, .. }) = self.sessions.remove(&session) {
+                    tracing::info!(session = session.0, "session of {name} over");
                     self.engine.handle(now, Event::SessionClosed { session });
                 }
             }
@@ -346,12 +361,12 @@ impl<S: Store> Loop<S> {
                     if let Down::Refused(why) = &message {
                         tracing::warn!(session = session.0, %why, "refused");
                     }
-                    if let Some(outbox) = self.sessions.get(&session) {
-                        outbox.push(message);
+                    if let Some(connected) = self.sessions.get(&session) {
+                        connected.outbox.push(message);
                     }
                 }
                 Command::CloseSession { session } => {
-                    if let Some(outbox) = self.sessions.remove(&session) {
+                    if let Some(Connected { outbox, .. }) = self.sessions.remove(&session) {
                         outbox.close();
                     }
                 }
@@ -371,8 +386,8 @@ impl<S: Store> Loop<S> {
 
 impl<S> Drop for Loop<S> {
     fn drop(&mut self) {
-        for outbox in self.sessions.values() {
-            outbox.close();
+        for connected in self.sessions.values() {
+            connected.outbox.close();
         }
     }
 }
@@ -389,7 +404,11 @@ fn log(record: &Record) {
         Record::Submitted { job, client, pipeline, .. } => {
             tracing::info!(%job, %client, pipeline = %pipeline.name, "job submitted");
         }
-        Record::Ended { job, outcome } => tracing::info!(%job, ?outcome, "job over"),
+        Record::Ended { job, outcome } => match outcome {
+            Outcome::Completed => tracing::info!(%job, "job completed"),
+            Outcome::Cancelled(by) => tracing::info!(%job, %by, "job cancelled"),
+            Outcome::Failed(failure) => tracing::warn!(%job, "job failed: {failure}"),
+        },
         Record::Epochs { job, highest } => tracing::debug!(%job, %highest, "epochs given out"),
         Record::Position { job, stage, position } => {
             tracing::debug!(%job, %stage, position, "position");

@@ -102,7 +102,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let Listener { listener, address } = listener;
-    tracing::info!(%address, "coordinator listens");
+    tracing::debug!(%address, "coordinator serves");
     let closed = CancellationToken::new();
     let _closes_the_door = closed.clone().drop_guard();
     let (through, connections) = mpsc::channel(64);

@@ -15,6 +15,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
 /// between two heartbeats.
 const ALIKE: usize = 30;
 
+/// Items of the job that runs first.
+const WARM: u64 = 100;
+
 struct Before {
     cluster: Cluster,
     client: Client,
@@ -28,8 +31,8 @@ async fn before() -> Before {
         cluster.worker(name, &[]).await;
     }
     let client = cluster.client().await;
-    let warm = Stream::from_iter(0..100).map(FIRST).map(SECOND).map(THIRD).count(&client);
-    assert_eq!(guarded(warm).await, Ok(100));
+    let warm = Stream::from_iter(0..WARM).map(FIRST).map(SECOND).map(THIRD).count(&client);
+    assert_eq!(guarded(warm).await, Ok(WARM));
     let mut readings: Vec<BTreeMap<String, Census>> = Vec::new();
     eventually("processes at rest", async || {
         readings.push(read(&cluster, &client).await);

@@ -243,8 +243,9 @@ pub struct SourceReport {
     pub exhausted: Option<u64>,
 }
 
-/// Counters (since the task began) and gauges (now) of a task. End markers count in the gauges and
-/// among the resends, not as items received, started or sent.
+/// Counters (since the task began) and gauges (now) of a task. The end marker of an
+/// expansion that went well is no item to the counters of what was received, sent, sent again or
+/// dropped as a copy; the gauges have it, since it takes room and credit as an item does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskStats {
     /// Items received; for a source, roots admitted.

@@ -28,12 +28,12 @@ const TASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A port that could not be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", remedy(.source))]
+#[error("cannot listen on {address}: {cause}{}", remedy(.cause))]
 pub struct ListenError {
     /// The address that was asked for.
     pub address: String,
-    /// What the system said.
-    pub source: std::io::Error,
+    /// What the system said. Part of the message, so not a source that would be printed again.
+    pub cause: std::io::Error,
 }
 
 fn remedy(error: &std::io::Error) -> &'static str {
@@ -61,7 +61,7 @@ impl Listener {
     /// # Errors
     /// When the address is none, or is taken.
     pub async fn bind(address: &str) -> Result<Self, ListenError> {
-        let fail = |source| ListenError { address: address.to_owned(), source };
+        let fail = |cause| ListenError { address: address.to_owned(), cause };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         Ok(Self { listener, address })

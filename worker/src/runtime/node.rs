@@ -62,7 +62,8 @@ pub enum Stopped {
     Refused(String),
     /// There was no coordinator for as long as it was to look.
     #[error(
-        "{last}; tried {attempts} times in {waited:?}. Start one with `stageline coordinator`, or check the address"
+        "{last}; tried {attempts} times in {:.1} s. Start one with `stageline coordinator`, or name another address with --coordinator",
+        .waited.as_secs_f64()
     )]
     NoCoordinator {
         /// The last failure.

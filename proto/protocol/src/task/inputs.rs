@@ -111,15 +111,16 @@ impl Task {
     }
 
     fn apply(&mut self, now: Time, input: u64, item: Item) {
+        let counts = u64::from(item.body != Body::End);
         match self.applied.apply(&item.lineage, input) {
             Verdict::Fresh if item.body == Body::End => self.complete(now, input),
             Verdict::Fresh => self.enqueue(input, item.body),
             Verdict::Safe => {
-                self.stats.duplicates += 1;
+                self.stats.duplicates += counts;
                 self.complete_copy(now, input);
             }
             Verdict::Waits => {
-                self.stats.duplicates += 1;
+                self.stats.duplicates += counts;
                 #[cfg(any(test, feature = "planted-bugs"))]
                 if self.has_bug(Bug::DuplicateAckedFirst) {
                     return self.complete_copy(now, input);

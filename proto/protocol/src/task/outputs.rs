@@ -129,20 +129,20 @@ impl Task {
                 let Some(size) = port.queue.front().map(|queued| queued.item.size()) else { break };
                 let Some(key) = port.pick(size) else { break };
                 let Some(queued) = port.pop() else { break };
-                let marker = queued.item.body == Body::End;
+                let counts = u64::from(queued.item.body != Body::End);
                 port.last = Some(key);
                 if let Some(link) = port.links.get_mut(&key) {
                     link.sender.send(now, queued.item, queued.input);
                 }
                 self.dirty.insert(key);
                 if queued.first {
-                    self.stats.sent += u64::from(!marker);
+                    self.stats.sent += counts;
                     if let Some(entry) = self.ledger.get_mut(queued.input) {
                         entry.unsent -= 1;
                     }
                     self.check(now, queued.input);
                 } else {
-                    self.stats.resent += 1;
+                    self.stats.resent += counts;
                 }
             }
             let port = &self.out_ports[index];

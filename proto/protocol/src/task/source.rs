@@ -55,6 +55,9 @@ impl Task {
             let input = self.ledger.push(Input::new(Origin::Root(root), lineage.clone()));
             self.stats.received += 1;
             self.stats.started += 1;
+            if let Body::Error(error) = &body {
+                *self.stats.errors.entry(error.kind).or_default() += 1;
+            }
             self.send_on(Item { lineage, body }, input);
             self.complete(now, input);
         }
