@@ -127,8 +127,12 @@ async fn a_killed_client_ends_its_job() {
         .unwrap();
     let mut lines = client.stdin.take().unwrap();
     std::io::Write::write_all(&mut lines, b"1\n2\n3\n").unwrap();
-    wait_for("the job's items are under way", || !before.cluster.trace("first-started").is_empty())
-        .await;
+    let started = || before.cluster.trace("first-started").len() as u64;
+    wait_for("the job's items are under way", || started() == WARM + 3).await;
+    assert_ne!(
+        read(&before.cluster, &before.client).await["coordinator"],
+        before.census["coordinator"]
+    );
     client.kill().unwrap();
     client.wait().unwrap();
     before.cluster.open_gate("first");
