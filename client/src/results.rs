@@ -70,12 +70,14 @@ impl Job {
     pub async fn ended(&self) -> Result<JobStatus, JobError> {
         let mut updates = self.guard.updates.clone();
         let update = updates.wait_for(|update| end_of(update).is_some()).await;
-        let Ok(update) = update else {
+        // What is borrowed from the channel must not be held over a wait.
+        let update = update.ok().map(|update| update.clone());
+        let Some(update) = update else {
             return Err(self.guard.client.stopped().await.into());
         };
-        match (end_of(&update), &update.status) {
+        match (end_of(&update), update.status) {
             (Some(Some(error)), _) => Err(error),
-            (_, Some(status)) => Ok(status.clone()),
+            (_, Some(status)) => Ok(status),
             (_, None) => Err(JobError::Forgotten),
         }
     }
