@@ -52,6 +52,8 @@ pub(super) struct Job {
 pub(super) struct Entry {
     /// None once it has ended.
     pub(super) sender: Option<TaskSender>,
+    /// The revision of the newest view that the task has applied.
+    pub(super) applied: u64,
     pub(super) report: TaskReport,
 }
 
@@ -64,12 +66,13 @@ impl Job {
     pub(super) fn failed_to_start(&mut self, id: TaskId, reason: String) {
         let ended = Some(TaskEnd::Failed(reason));
         let report = TaskReport { id, ended, ..TaskReport::default() };
-        self.tasks.insert(id, Entry { sender: None, report });
+        self.tasks.insert(id, Entry { sender: None, applied: 0, report });
         self.news = true;
     }
 
     /// Takes a task's report. True if the coordinator waits for what it says.
-    pub(super) fn reported(&mut self, report: TaskReport) -> bool {
+    pub(super) fn reported(&mut self, revision: u64, report: TaskReport) -> bool {
+        let applied = self.applied();
         let Some(entry) = self.tasks.get_mut(&report.id) else { return false };
         let old = &entry.report;
         let urgent = (&report.ended, &report.source, &report.cut, report.over_budget)
@@ -79,7 +82,16 @@ impl Job {
             entry.sender = None;
         }
         entry.report = report;
-        urgent
+        entry.applied = entry.applied.max(revision);
+        urgent || self.applied() > applied
+    }
+
+    /// The newest view that is in force here: every task that runs has applied it. What it takes away
+    /// is free, as far as the reports say.
+    pub(super) fn applied(&self) -> u64 {
+        let newest = self.view.as_ref().map_or(0, |view| view.revision);
+        let running = self.tasks.values().filter(|entry| entry.sender.is_some());
+        running.map(|entry| entry.applied).fold(newest, u64::min)
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = (TaskId, &TaskSender)> {

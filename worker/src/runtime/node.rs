@@ -78,7 +78,8 @@ pub enum Stopped {
 /// What the node's loop is told.
 #[derive(Debug)]
 pub(super) enum NodeEvent {
-    Report(JobId, Box<TaskReport>),
+    /// What a task says of itself, and the revision of the view that it has applied.
+    Report(JobId, u64, Box<TaskReport>),
     Session(SessionEvent),
     Command(Command),
 }
@@ -298,7 +299,9 @@ impl Node {
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => return Stopped::Told,
-                    Some(NodeEvent::Report(job, report)) => self.reported(job, *report),
+                    Some(NodeEvent::Report(job, revision, report)) => {
+                        self.reported(job, revision, *report);
+                    }
                     Some(NodeEvent::Session(event)) => {
                         if let Some(stopped) = self.session_event(event) {
                             return stopped;
@@ -477,7 +480,8 @@ impl Node {
         for (task, sender) in job.running() {
             if let Some(slots) = wanted.get(&task) {
                 let plan = job::plan(&view, task, *slots, &self.handle.routes, only_dials);
-                let _ended_already = sender.send(Event::Plan(Box::new(plan), peers.clone()));
+                let event = Event::Plan(Box::new(plan), peers.clone(), view.revision);
+                let _ended_already = sender.send(event);
             }
         }
         let ending = matches!(view.phase, JobPhase::Ending(_) | JobPhase::Ended(_));
@@ -543,7 +547,7 @@ impl Node {
         self.handles.insert(key, abort);
         self.handle.routes.add(view.job, id, own.clone());
         let report = TaskReport { id, ..TaskReport::default() };
-        job.tasks.insert(id, Entry { sender: Some(own), report });
+        job.tasks.insert(id, Entry { sender: Some(own), applied: 0, report });
     }
 
     fn loop_ended(&mut self, ended: Result<(JobId, TaskId), tokio::task::JoinError>) {
@@ -568,9 +572,9 @@ impl Node {
         }
     }
 
-    fn reported(&mut self, id: JobId, report: TaskReport) {
+    fn reported(&mut self, id: JobId, revision: u64, report: TaskReport) {
         if let Some(job) = self.jobs.get_mut(&id)
-            && job.reported(report)
+            && job.reported(revision, report)
         {
             self.report(id);
         }
@@ -582,7 +586,7 @@ impl Node {
         job.news = false;
         let report = Report {
             job: id,
-            revision: job.view.as_ref().map_or(0, |view| view.revision),
+            revision: job.applied(),
             tasks: job.tasks.values().map(|entry| entry.report.clone()).collect(),
         };
         if job.submit.is_none() && self.welcomed.borrow().is_some() {

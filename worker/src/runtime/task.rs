@@ -32,8 +32,8 @@ pub(crate) type TaskSender = mpsc::UnboundedSender<Event>;
 /// What a task's loop is told.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// What it should be like, and where its peers are.
-    Plan(Box<Plan>, Arc<Peers>),
+    /// What it should be like, where its peers are, and the revision of the view that says so.
+    Plan(Box<Plan>, Arc<Peers>, u64),
     /// A peer dialled.
     Incoming(Box<Open>, Incoming),
     /// A frame arrived; the permit bounds how many wait.
@@ -141,6 +141,7 @@ impl TaskLoop {
             writable: Arc::new(Notify::new()),
             resuming: BTreeMap::new(),
             expansions: VecDeque::new(),
+            revision: 0,
             ended: None,
         };
         state.run(self.events).await;
@@ -176,6 +177,8 @@ struct State {
     resuming: BTreeMap<u64, oneshot::Sender<()>>,
     /// Expansions that wait for room.
     expansions: VecDeque<oneshot::Sender<()>>,
+    /// The newest view that has been applied.
+    revision: u64,
     ended: Option<TaskEnd>,
 }
 
@@ -222,7 +225,8 @@ impl State {
         self.running.shutdown().await;
         let end = self.ended.take().unwrap_or(TaskEnd::Stopped);
         let report = self.task.report(Some(end));
-        let _node_over = self.node.send(NodeEvent::Report(self.job, Box::new(report)));
+        let event = NodeEvent::Report(self.job, self.revision, Box::new(report));
+        let _node_over = self.node.send(event);
         // Connections end in good order by themselves, within their grace.
         self.dials.detach_all();
     }
@@ -239,9 +243,11 @@ impl State {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Plan(plan, peers) => {
+            Event::Plan(plan, peers, revision) => {
                 self.peers = peers;
+                self.revision = revision;
                 self.task.set_plan(now, &plan);
+                self.report();
             }
             Event::Incoming(open, incoming) => self.accept(now, &open, incoming),
             Event::Frame { key, conn, frame, permit } => {
@@ -281,7 +287,8 @@ impl State {
 
     fn report(&self) {
         let report: TaskReport = self.task.report(None);
-        let _node_over = self.node.send(NodeEvent::Report(self.job, Box::new(report)));
+        let event = NodeEvent::Report(self.job, self.revision, Box::new(report));
+        let _node_over = self.node.send(event);
     }
 
     /// Puts out all that the machine has to say and to do.
