@@ -42,29 +42,23 @@ impl Rates {
     }
 }
 
-/// One line for each stage, in columns; below them, what the job waits for, if it does. Without rates
-/// there is no column for them.
+/// A heading and one line for each stage, in columns; below them, what the job waits for, if it does.
+/// Without rates there is no column for them.
 #[must_use]
 pub fn lines(status: &JobStatus, rates: Option<&Rates>) -> Vec<String> {
-    let rows: Vec<Vec<String>> = status
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(place, stage)| {
-            let totals = &stage.totals;
-            let mut row = vec![
-                stage.name.clone(),
-                format!("in {}", count(totals.received)),
-                format!("out {}", count(totals.sent)),
-                format!("errors {}", count(errors(stage))),
-            ];
-            row.extend(rates.map(|rates| rate(rates.of(place))));
-            row.push(format!("in process {}", count(totals.busy)));
-            row.push(format!("waiting for credit {}", count(totals.waiting_for_credit)));
-            row
-        })
-        .collect();
-    let mut lines = columns(&rows);
+    let mut heading = vec!["stage", "in", "out", "errors"];
+    heading.extend(rates.map(|_| "rate"));
+    heading.extend(["in process", "awaiting credit"]);
+    let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for (place, stage) in status.stages.iter().enumerate() {
+        let totals = &stage.totals;
+        let mut row = vec![stage.name.clone()];
+        row.extend([totals.received, totals.sent, errors(stage)].map(count));
+        row.extend(rates.map(|rates| rate(rates.of(place))));
+        row.extend([totals.busy, totals.waiting_for_credit].map(count));
+        rows.push(row);
+    }
+    let mut lines = if status.stages.is_empty() { Vec::new() } else { columns(&rows) };
     lines.extend(waits(status));
     lines
 }
@@ -159,7 +153,7 @@ mod tests {
     use stageline_protocol::pipeline::Op;
 
     #[test]
-    fn a_running_job_is_a_line_for_each_stage() {
+    fn a_running_job_is_a_table_with_a_line_for_each_stage() {
         let mut rates = Rates::default();
         rates.update(&JobStatus {
             age: Duration::from_secs(10),
@@ -170,16 +164,19 @@ mod tests {
         assert_eq!(
             lines(&status(), Some(&rates)).join("\n"),
             "\
-files   in 12,345  out 12,345  errors 0  1,173/s   in process 0  waiting for credit 0
-fetch    in 1,200   out 1,150  errors 4      0/s  in process 16  waiting for credit 7
-keep     in 1,100      out 40  errors 0      0/s   in process 0  waiting for credit 0
-stdout      in 40      out 40  errors 0      0/s   in process 0  waiting for credit 0
+stage       in     out  errors     rate  in process  awaiting credit
+files   12,345  12,345       0  1,173/s           0                0
+fetch    1,200   1,150       4      0/s          16                7
+keep     1,100      40       0      0/s           0                0
+stdout      40      40       0      0/s           0                0
 files waits for its root 88, which is at fetch"
         );
-        let without = lines(&status(), None);
-        assert!(
-            without[0].ends_with("errors 0   in process 0  waiting for credit 0"),
-            "{without:?}"
+        assert_eq!(
+            lines(&status(), None)[..2],
+            [
+                "stage       in     out  errors  in process  awaiting credit",
+                "files   12,345  12,345       0           0                0",
+            ]
         );
         assert_eq!(
             log_line(&status(), &rates),
