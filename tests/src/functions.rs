@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
 use stageline::{Context, Registry, Sink, Source, Stage, StageError};
 
 /// Adds a million. Waits while the gate `first` is closed. Leaves a trace.
@@ -33,12 +35,23 @@ pub const WAIT_TOO: Stage<u64, u64> = Stage::named("wait_too");
 pub const PASS: Stage<Bytes, Bytes> = Stage::named("pass");
 /// The same again, under another name.
 pub const PASS_TOO: Stage<Bytes, Bytes> = Stage::named("pass_too");
+/// Passes any value on. Waits while the gate `hold` is closed.
+pub const HOLD: Stage<Value, Value> = Stage::named("hold");
+/// The amount of an order.
+pub const AMOUNT: Stage<Order, u64> = Stage::named("amount");
 /// All numbers, for ever.
 pub const NUMBERS: Source<u64> = Source::named("numbers");
 /// The numbers below a hundred.
 pub const HUNDRED: Source<u64> = Source::named("hundred");
 /// Leaves a trace of the number and of the idempotency key.
 pub const RECORD: Sink<u64> = Sink::named("record");
+
+/// A record, to be decoded.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Order {
+    /// What it costs.
+    pub amount: u64,
+}
 
 /// All of them.
 #[must_use]
@@ -80,6 +93,11 @@ pub fn registry() -> Registry {
         .slots(16)
         .map(PASS, |bytes: Bytes| async move { bytes })
         .map(PASS_TOO, |bytes: Bytes| async move { bytes })
+        .map(HOLD, |value: Value| async move {
+            gate("hold").await;
+            value
+        })
+        .map(AMOUNT, |order: Order| async move { order.amount })
         .source(NUMBERS, |from: u64| futures_util::stream::iter(from..))
         .source(HUNDRED, |from: u64| futures_util::stream::iter(from..100))
         .for_each(RECORD, |cx: Context, n: u64| async move {

@@ -30,18 +30,29 @@ pub struct Cli {
     /// How log lines look; they go to standard error.
     #[arg(long, global = true, env = "STAGELINE_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
-    /// What is logged: a level, or a filter such as `warn,stageline=debug`.
-    #[arg(
-        long = "log",
-        global = true,
-        env = "STAGELINE_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub log: String,
+    /// What is logged: a level, or a filter such as `warn,stageline=debug`. Unset: `info`, and of an
+    /// embedded coordinator what needs attention.
+    #[arg(long = "log", global = true, env = "STAGELINE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What is logged: as told, or what suits the command.
+    #[must_use]
+    pub fn log_filter(&self) -> &str {
+        match (&self.log, &self.command) {
+            (Some(filter), _) => filter,
+            // A coordinator that is nobody's business as long as all goes well: how the job ends is
+            // told anyway.
+            (None, Command::Run(run)) if run.coordinator.is_none() => {
+                "info,stageline_coordinator=error"
+            }
+            (None, _) => "info",
+        }
+    }
 }
 
 /// How log lines look.
@@ -242,6 +253,9 @@ mod tests {
         };
         assert_eq!(run.wait_stages, Duration::from_secs(60));
         assert_eq!((run.coordinator, run.fail_fast), (None, false));
+        let filter = |line| parse(line).expect("good").log_filter().to_owned();
+        assert_eq!(filter("stageline run a.yaml"), "info,stageline_coordinator=error");
+        assert_eq!(filter("stageline run a.yaml --coordinator h:1"), "info");
         let Command::Coordinator(it) = parse("stageline coordinator").expect("good").command else {
             panic!("not coordinator")
         };
@@ -256,7 +270,7 @@ mod tests {
     fn flags_are_read() {
         let line = "stageline worker --slots jq=8 --slots read=2 --listen [::1]:0 --log debug";
         let cli = parse(line).expect("good");
-        assert_eq!(cli.log, "debug");
+        assert_eq!(cli.log_filter(), "debug");
         let Command::Worker(worker) = cli.command else { panic!("not worker") };
         assert_eq!(worker.slots, [("jq".to_owned(), 8), ("read".to_owned(), 2)]);
         let line = "stageline jobs show ab --json --coordinator h:1";

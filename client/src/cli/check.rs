@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use stageline_protocol::graph::nearest;
+
 use super::file::{FileError, PipelineFile, SinkSpec, StageSpec};
 use super::source::{Inputs, SourceError};
 use super::units::show_duration;
+use crate::Registry;
 
 /// Why a pipeline file could not run.
 #[derive(Debug, thiserror::Error)]
@@ -24,18 +27,20 @@ pub enum CheckError {
 }
 
 /// Reads a pipeline file, looks whether its inputs are there, and says what it means: one line for
-/// each stage, without a newline at the end. Opens no output, and runs nothing. Blocks.
+/// each stage, without a newline at the end. A function that is not in `registry` may be a worker's.
+/// Opens no output, and runs nothing. Blocks.
 ///
 /// # Errors
 /// What is wrong, where, and what to do.
-pub fn check(path: &Path) -> Result<String, CheckError> {
+pub fn check(path: &Path, registry: &Registry) -> Result<String, CheckError> {
     let file = PipelineFile::load(path)?;
     let inputs = Inputs::resolve(&file.source)
         .map_err(|error| CheckError::Source { file: path.to_owned(), error })?;
-    Ok(describe(&file, &inputs))
+    let functions: Vec<String> = registry.functions().into_iter().map(|f| f.name).collect();
+    Ok(describe(&file, &inputs, &functions))
 }
 
-fn describe(file: &PipelineFile, inputs: &Inputs) -> String {
+fn describe(file: &PipelineFile, inputs: &Inputs, known: &[String]) -> String {
     let pipeline = file.pipeline(&|_| None);
     let files =
         |count: usize| if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
@@ -49,7 +54,7 @@ fn describe(file: &PipelineFile, inputs: &Inputs) -> String {
         SinkSpec::Stdout => "standard output, as JSON lines".to_owned(),
         SinkSpec::File(path) => format!("{}, as JSON lines, when all is done", path.display()),
     };
-    let stages = file.stages.iter().map(stage);
+    let stages = file.stages.iter().map(|spec| stage(spec, known));
     let meanings = std::iter::once(source).chain(stages).chain([sink]);
     let width = pipeline.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     for (stage, meaning) in pipeline.stages.iter().zip(meanings) {
@@ -68,7 +73,7 @@ fn describe(file: &PipelineFile, inputs: &Inputs) -> String {
     text
 }
 
-fn stage(spec: &StageSpec) -> String {
+fn stage(spec: &StageSpec, known: &[String]) -> String {
     let op = spec.op.map_or("map", |op| op.name());
     let mut text = format!("{op} by `{}`", spec.function);
     if !spec.shown.is_empty() {
@@ -84,6 +89,12 @@ fn stage(spec: &StageSpec) -> String {
     settings.extend((spec.retries > 0).then(|| format!("{} retries", spec.retries)));
     if !settings.is_empty() {
         let _ = write!(text, " ({})", settings.join(", "));
+    }
+    if !known.contains(&spec.function) {
+        text.push_str(", which this program does not have: a worker has to register it");
+        if let Some(name) = nearest(&spec.function, known.iter().map(String::as_str)).first() {
+            let _ = write!(text, " (did you mean `{name}`?)");
+        }
     }
     text
 }
@@ -113,12 +124,12 @@ max_in_flight: 10
         );
         std::fs::write(at("p.yaml"), yaml).expect("written");
         assert_eq!(
-            check(Path::new(&at("p.yaml"))).expect("good"),
+            check(Path::new(&at("p.yaml")), &crate::stock::registry()).expect("good"),
             "\
 p: a good pipeline file
   lines  the lines of 1 file
   jq     flat_map by `jq`: tonumber | . * 2
-  fetch  map by `fetch`: {\"a\":1} (8 slots in all, a timeout of 10.0 s, 3 retries)
+  fetch  map by `fetch`: {\"a\":1} (8 slots in all, a timeout of 10.0 s, 3 retries), which this program does not have: a worker has to register it
   file   out.jsonl, as JSON lines, when all is done
   items that fail: errors.jsonl
   the first item that fails ends the job
@@ -132,7 +143,7 @@ p: a good pipeline file
         let path = folder.path().join("p.yaml");
         let yaml = format!("source: {{ files: '{}/*.none' }}\nstages: []", folder.path().display());
         std::fs::write(&path, yaml).expect("written");
-        let error = check(&path).expect_err("no match").to_string();
+        let error = check(&path, &Registry::new()).expect_err("no match").to_string();
         assert!(error.contains("p.yaml: no file matches") && error.contains("*.none"), "{error}");
     }
 }

@@ -32,8 +32,7 @@ fn stage(spec: &StageSpec) -> impl Fn(Value) -> Vec<Value> {
             outputs.collect::<Result<_, _>>().expect("no failure")
         }
         (None, "read") => {
-            let file = stock::read(&input, stock::DEFAULT_MAX_BYTES).expect("read");
-            vec![serde_json::to_value(file).expect("a record")]
+            vec![stock::read(input, stock::DEFAULT_MAX_BYTES).expect("read")]
         }
         (None, "stat") => vec![stock::stat(input).expect("looked at")],
         (None, other) => panic!("{other} is no stock function"),

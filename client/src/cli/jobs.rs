@@ -7,21 +7,25 @@ use serde_json::{Value, json};
 use stageline_proto::v1::jobs_client::JobsClient;
 use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
 use stageline_protocol::JobId;
-use stageline_protocol::control::{JobPhase, JobStatus, Outcome};
+use stageline_protocol::control::{JobPhase, JobStatus};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::args::{Jobs, JobsAction};
-use super::progress::render::{Rates, lines};
-use super::progress::summary::{Exit, summary};
+use super::progress::render::lines;
+use super::progress::summary::{Exit, Reason, summary, totals, why};
 use super::units::show_duration;
 
 const RETRY_EVERY: Duration = Duration::from_millis(250);
+/// How long whoever is there may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn jobs(args: Jobs) -> anyhow::Result<Exit> {
     let mut client = connect(&args.coordinator, args.connect_timeout).await?;
+    let failed = |status| plain(status, &args.coordinator);
     match args.action.unwrap_or(JobsAction::List) {
         JobsAction::List => {
-            let answer = client.list_jobs(v1::ListJobsRequest {}).await.map_err(plain)?;
+            let answer = client.list_jobs(v1::ListJobsRequest {}).await.map_err(failed)?;
             let jobs = answer
                 .into_inner()
                 .jobs
@@ -35,14 +39,14 @@ pub(super) async fn jobs(args: Jobs) -> anyhow::Result<Exit> {
             })?;
         }
         JobsAction::Show { id } => {
-            let answer = client.get_job(v1::GetJobRequest { job: id.0 }).await.map_err(plain)?;
+            let answer = client.get_job(v1::GetJobRequest { job: id.0 }).await.map_err(failed)?;
             let job = decode(answer.into_inner().job, id)?;
             super::print(&if args.json { as_json(&job).to_string() } else { show(&job) })?;
         }
         JobsAction::Cancel { id } => {
             let reason = "`stageline jobs cancel`".to_owned();
             let request = v1::CancelJobRequest { job: id.0, reason };
-            let answer = client.cancel_job(request).await.map_err(plain)?;
+            let answer = client.cancel_job(request).await.map_err(failed)?;
             let job = decode(answer.into_inner().job, id)?;
             super::print(&if args.json {
                 as_json(&job).to_string()
@@ -55,7 +59,9 @@ pub(super) async fn jobs(args: Jobs) -> anyhow::Result<Exit> {
 }
 
 async fn connect(address: &str, limit: Duration) -> anyhow::Result<JobsClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(limit);
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(limit)
+        .timeout(ANSWER_TIMEOUT);
     let started = tokio::time::Instant::now();
     let mut attempts = 0_u32;
     loop {
@@ -79,8 +85,19 @@ async fn connect(address: &str, limit: Duration) -> anyhow::Result<JobsClient<Ch
     }
 }
 
-fn plain(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
+/// What the coordinator answers, in plain words; or that something else is there.
+fn plain(status: tonic::Status, address: &str) -> anyhow::Error {
+    match status.code() {
+        Code::NotFound | Code::InvalidArgument => anyhow::anyhow!("{}", status.message()),
+        Code::DeadlineExceeded | Code::Cancelled => {
+            anyhow::anyhow!("{address} does not answer; is that a coordinator, and is it well?")
+        }
+        _ => anyhow::anyhow!(
+            "{address} answers, but not as a coordinator: {}. Name the coordinator's address with \
+             --coordinator",
+            status.message()
+        ),
+    }
 }
 
 fn decode(job: Option<v1::JobStatus>, id: JobId) -> anyhow::Result<JobStatus> {
@@ -92,12 +109,15 @@ fn table(jobs: &[JobStatus]) -> String {
     if jobs.is_empty() {
         return "no jobs".to_owned();
     }
-    let mut text = format!("{:16}  {:9}  {:>8}  {:20}  CLIENT", "JOB", "STATE", "AGE", "PIPELINE");
+    let longest = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or_default();
+    let names = longest.max("PIPELINE".len());
+    let mut text =
+        format!("{:16}  {:9}  {:>10}  {:names$}  CLIENT", "JOB", "STATE", "TIME", "PIPELINE");
     for job in jobs {
         // Writing to a text cannot fail.
         let _ = write!(
             text,
-            "\n{}  {:9}  {:>8}  {:20}  {}",
+            "\n{}  {:9}  {:>10}  {:names$}  {}",
             job.job,
             job.phase.name(),
             show_duration(job.age),
@@ -109,36 +129,31 @@ fn table(jobs: &[JobStatus]) -> String {
 }
 
 fn show(job: &JobStatus) -> String {
-    let mut text = format!("{}  {}\n", job.job, job.phase.name());
-    if let JobPhase::Waiting(functions) = &job.phase {
-        // Writing to a text cannot fail.
-        let _ = writeln!(text, "no worker registers: {}", functions.join(", "));
-    }
-    for held in &job.held_up_by {
-        let _ = writeln!(
-            text,
-            "source {:?} waits for root {}, which is in stage {:?}",
-            held.source, held.root, held.stage
-        );
-    }
+    let mut text = format!("job {} of client {}\n", job.job, job.client);
     if matches!(job.phase, JobPhase::Ended(_)) {
-        text.push_str(&summary(job));
-    } else {
-        text.push_str(&lines(job, &Rates::default()).join("\n"));
+        text.push_str(&summary(job, Reason::Shown));
+        return text;
+    }
+    // Writing to a text cannot fail.
+    let _ = write!(text, "{}: {} for {}", job.name, job.phase.name(), show_duration(job.age));
+    if let Some(why) = why(job) {
+        let _ = write!(text, ": {why}");
+    }
+    for line in lines(job, None).into_iter().chain(totals(job)) {
+        let _ = write!(text, "\n  {line}");
     }
     text
 }
 
 fn as_json(job: &JobStatus) -> Value {
     let reason = match &job.phase {
-        JobPhase::Ending(outcome) | JobPhase::Ended(outcome) => match outcome {
-            Outcome::Completed => None,
-            Outcome::Cancelled(reason) => Some(reason.clone()),
-            Outcome::Failed(failure) => Some(failure.message.clone()),
-        },
         JobPhase::Waiting(functions) => Some(format!("waits for {}", functions.join(", "))),
-        JobPhase::Running => None,
+        _ => why(job).map(str::to_owned),
     };
+    let held_up = job
+        .held_up_by
+        .iter()
+        .map(|held| json!({"source": held.source, "root": held.root, "stage": held.stage}));
     let stages = job.stages.iter().map(|stage| {
         let totals = &stage.totals;
         let errors: serde_json::Map<String, Value> =
@@ -158,6 +173,6 @@ fn as_json(job: &JobStatus) -> Value {
     json!({
         "job": job.job.to_string(), "name": job.name, "state": job.phase.name(),
         "reason": reason, "client": job.client, "age_seconds": job.age.as_secs_f64(),
-        "stages": Value::from_iter(stages),
+        "stages": Value::from_iter(stages), "held_up_by": Value::from_iter(held_up),
     })
 }

@@ -61,7 +61,7 @@ pub fn main(registry: Registry) -> ExitCode {
 }
 
 fn start(cli: Cli, registry: Registry, screen: &Screen) -> anyhow::Result<Exit> {
-    logging::init(cli.log_format, &cli.log, screen)?;
+    logging::init(cli.log_format, cli.log_filter(), screen)?;
     let registry = registry.with_fallback(crate::stock::registry());
     registry.validate()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -72,7 +72,8 @@ fn start(cli: Cli, registry: Registry, screen: &Screen) -> anyhow::Result<Exit> 
             Command::Worker(args) => serve::worker(args, registry).await,
             Command::Jobs(args) => jobs::jobs(args).await,
             Command::Check(args) => {
-                let text = tokio::task::spawn_blocking(move || check::check(&args.file)).await??;
+                let text = tokio::task::spawn_blocking(move || check::check(&args.file, &registry))
+                    .await??;
                 print(&text)?;
                 Ok(Exit::Fine)
             }
@@ -95,25 +96,42 @@ fn complain(error: &anyhow::Error) {
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
 }
 
-/// Waits until somebody wants the process to end: Ctrl-C, or the system's polite request.
-async fn told_to_end() -> &'static str {
+/// Hears, from its creation on, that somebody wants the process to end: Ctrl-C, or the system's
+/// polite request. What is not heard by one is heard by nobody, so whoever has one waits for it
+/// wherever it waits for anything else.
+struct Told {
     #[cfg(unix)]
-    {
+    interrupted: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminated: tokio::signal::unix::Signal,
+}
+
+impl Told {
+    #[cfg(unix)]
+    fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let terminated = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut signal) => signal.recv().await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Ok(()) = tokio::signal::ctrl_c() => "Ctrl-C",
-            _ = terminated => "SIGTERM",
-        }
+        Ok(Self {
+            interrupted: signal(SignalKind::interrupt())?,
+            terminated: signal(SignalKind::terminate())?,
+        })
     }
+
     #[cfg(not(unix))]
-    {
-        let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for it, and answers by what. Cancel safe.
+    async fn ended_by(&mut self) -> &'static str {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupted.recv() => "Ctrl-C",
+            _ = self.terminated.recv() => "SIGTERM",
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            "Ctrl-C"
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `stageline run`: a pipeline file, from its inputs to its sink.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,13 +9,14 @@ use anyhow::Context as _;
 use futures_util::StreamExt;
 use serde_json::Value;
 use stageline_protocol::pipeline::Op;
-use stageline_protocol::{Body, ErrorKind};
-use stageline_worker::runtime::{Delivery, RootStream};
+use stageline_protocol::{Body, ErrorKind, Item};
+use stageline_worker::runtime::RootStream;
 use stageline_worker::sdk::{Fault, Payload, json};
 
+use super::Told;
 use super::args::Run;
 use super::file::{PipelineFile, SinkSpec};
-use super::progress::summary::{Exit, summary};
+use super::progress::summary::{Exit, Reason, summary};
 use super::progress::{Progress, Screen};
 use super::sink::{ErrorLine, Sink, SinkError};
 use super::source::Inputs;
@@ -22,8 +24,10 @@ use crate::results::{Job, Results};
 use crate::{Client, JobError, Registry, Stream};
 
 const SHOW_EVERY: Duration = Duration::from_millis(200);
-/// After Ctrl-C, how long the job may take to end before the process goes all the same.
-const END_GRACE: Duration = Duration::from_millis(1_500);
+/// After Ctrl-C, how long the job may take to end before the process goes all the same, and how long
+/// its goodbye: within 2 s in all.
+const END_GRACE: Duration = Duration::from_millis(1_000);
+const CLOSE_GRACE: Duration = Duration::from_millis(700);
 /// Without a file for them, so many error items are logged.
 const LOGGED_ERRORS: u64 = 10;
 
@@ -40,26 +44,42 @@ pub(super) async fn run(args: Run, registry: Registry, screen: &Screen) -> anyho
     }
     file.errors = args.errors.clone().or(file.errors);
     file.fail_fast |= args.fail_fast;
+    if args.coordinator.is_none() {
+        let functions = registry.functions();
+        let known: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
+        if let Some(unknown) = file.unknown_function(&known) {
+            return Err(unknown.into());
+        }
+    }
     let source = file.source.clone();
     let inputs = tokio::task::spawn_blocking(move || Inputs::resolve(&source))
         .await?
         .with_context(|| args.file.display().to_string())?;
 
-    let client = match &args.coordinator {
-        None => Client::builder().name("stageline run").embedded(registry.clone()),
+    let mut told = Told::listen()?;
+    let client = tokio::select! {
+        client = connect(&args, &registry) => client?,
+        by = told.ended_by() => anyhow::bail!("ended by {by}, before the job was submitted"),
+    };
+    let outputs = Outputs::open(&file)?;
+    let results = submit(&file, inputs, &registry, &client)?;
+    let exit = follow(results, outputs, &file, screen, told).await;
+    // A coordinator that does not hear the goodbye misses the lease instead.
+    let _ = tokio::time::timeout(CLOSE_GRACE, client.close()).await;
+    exit
+}
+
+async fn connect(args: &Run, registry: &Registry) -> Result<Client, JobError> {
+    match &args.coordinator {
+        None => Ok(Client::builder().name("stageline run").embedded(registry.clone())),
         Some(address) => {
             Client::builder()
                 .connect_timeout(Some(args.connect_timeout))
                 .wait_stages(args.wait_stages)
                 .connect(address)
-                .await?
+                .await
         }
-    };
-    let outputs = Outputs::open(&file)?;
-    let results = submit(&file, inputs, &registry, &client)?;
-    let exit = follow(results, outputs, &file, screen).await;
-    client.close().await;
-    exit
+    }
 }
 
 fn submit(
@@ -86,80 +106,91 @@ fn root(root: Result<String, String>) -> Result<Payload, Fault> {
     json::to_payload(&Value::String(root.map_err(fault)?)).map_err(|e| fault(e.to_string()))
 }
 
-/// Takes the results to where they go, until the job is over or somebody ends it.
+/// Takes the results to where they go, until the job is over or somebody ends it; then says how it
+/// went.
 async fn follow(
     mut results: Results<Value>,
     mut outputs: Outputs,
     file: &PipelineFile,
     screen: &Screen,
+    mut told: Told,
 ) -> anyhow::Result<Exit> {
     let job = results.job();
     let mut progress = Progress::new(screen, &file.sink);
-    let mut ticks = tokio::time::interval(SHOW_EVERY);
-    let told = super::told_to_end();
-    tokio::pin!(told);
-    let broken: Option<anyhow::Error> = loop {
-        tokio::select! {
-            next = results.next_delivery() => match next {
-                None => break None,
-                Some(Err(error)) => break Some(error.into()),
-                Some(Ok(delivery)) => {
-                    let taken = tokio::select! {
-                        taken = outputs.take(delivery) => taken,
-                        by = &mut told => { job.cancel(by); break Some(anyhow::anyhow!("ended by {by}")) }
-                    };
-                    match taken {
-                        Ok(failed) if failed && file.fail_fast => {
-                            job.cancel("an item failed, and --fail-fast is set");
-                            break Some(anyhow::anyhow!(
-                                "{}: an item failed, and --fail-fast is set",
-                                outputs.last_error
-                            ));
-                        }
-                        Ok(_) => {}
-                        Err(error) => {
-                            job.cancel(error.to_string());
-                            break Some(error.into());
-                        }
-                    }
-                }
-            },
-            by = &mut told => { job.cancel(by); break Some(anyhow::anyhow!("ended by {by}")) }
-            _ = ticks.tick() => {
-                if let Some(status) = job.status() {
-                    progress.show(&status);
-                }
-            }
-        }
+    let end = tokio::select! {
+        end = take_all(&mut results, &mut outputs, file.fail_fast, &job) => end,
+        never = keep_showing(&mut progress, &job) => match never {},
+        by = told.ended_by() => Err(Ended::Broken(by.to_owned(), anyhow::anyhow!("ended by {by}"))),
     };
-    let broken = end(&job, broken).await;
-    progress.clear();
-    let written = match broken {
-        None => outputs.finish().await.map_err(Into::into),
-        Some(error) => {
+    let failed = outputs.failed > 0;
+    let written = match end {
+        Ok(()) => tokio::select! {
+            written = outputs.finish() => written.map_err(Into::into),
+            by = told.ended_by() => Err(anyhow::anyhow!("ended by {by}, before all was written")),
+        },
+        Err(ended) => {
+            let error = match ended {
+                Ended::Over(error) => error.into(),
+                Ended::Broken(reason, error) => {
+                    job.cancel(reason);
+                    // That it was cancelled is known; what is not heard in time is not shown.
+                    let _ = tokio::time::timeout(END_GRACE, job.ended()).await;
+                    error
+                }
+            };
             outputs.abort().await;
             Err(error)
         }
     };
-    let exit = match job.status() {
-        Some(status) => {
-            // Standard error that cannot be written to leaves nobody to tell.
-            let _ = writeln!(std::io::stderr(), "{}", summary(&status));
-            Exit::of(&status)
-        }
-        None => Exit::JobFailed,
-    };
-    written.map(|()| exit)
+    progress.clear();
+    let reason = if written.is_ok() { Reason::Shown } else { Reason::ToldElsewhere };
+    let mut exit = Exit::JobFailed;
+    if let Some(status) = job.status() {
+        // Standard error that cannot be written to leaves nobody to tell.
+        let _ = writeln!(std::io::stderr(), "{}", summary(&status, reason));
+        exit = Exit::of(&status);
+    }
+    // What was seen counts, too: a worker that dies takes its figures with it.
+    written.map(|()| if failed { exit.max(Exit::SomeFailed) } else { exit })
 }
 
-/// Waits for the end of the job on all processes: not for long, if it was broken off here.
-async fn end(job: &Job, broken: Option<anyhow::Error>) -> Option<anyhow::Error> {
-    match broken {
-        None => job.ended().await.err().map(Into::into),
-        Some(error) => {
-            // That it was cancelled is known; what is not heard in time is not shown.
-            let _ = tokio::time::timeout(END_GRACE, job.ended()).await;
-            Some(error)
+/// Why a job did not go to its end.
+enum Ended {
+    /// It is over.
+    Over(JobError),
+    /// It is to be cancelled: the reason that everybody sees, and our own error.
+    Broken(String, anyhow::Error),
+}
+
+/// Takes the results to where they go. Cancel safe.
+async fn take_all(
+    results: &mut Results<Value>,
+    outputs: &mut Outputs,
+    fail_fast: bool,
+    job: &Job,
+) -> Result<(), Ended> {
+    while let Some(next) = results.next_delivery().await {
+        let delivery = next.map_err(Ended::Over)?;
+        let failed = outputs.write(delivery.item()).await;
+        let failed = failed.map_err(|error| Ended::Broken(error.to_string(), error.into()))?;
+        delivery.take();
+        if failed && fail_fast {
+            let error = anyhow::anyhow!(
+                "{}. This job ends with the first item that fails (fail_fast)",
+                outputs.last_error
+            );
+            return Err(Ended::Broken("an item failed (fail_fast)".to_owned(), error));
+        }
+    }
+    job.ended().await.map(drop).map_err(Ended::Over)
+}
+
+async fn keep_showing(progress: &mut Progress, job: &Job) -> Infallible {
+    let mut ticks = tokio::time::interval(SHOW_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Some(status) = job.status() {
+            progress.show(&status);
         }
     }
 }
@@ -184,10 +215,8 @@ impl Outputs {
         })
     }
 
-    /// Writes an item, and takes it. True if it is an error item. An item that was not written is not
-    /// taken.
-    async fn take(&mut self, delivery: Delivery) -> Result<bool, SinkError> {
-        let item = delivery.item();
+    /// Writes an item. True if it is an error item.
+    async fn write(&mut self, item: &Item) -> Result<bool, SinkError> {
         let failed = match &item.body {
             Body::Value(encoding, bytes) => {
                 let payload = Payload { encoding: *encoding, bytes: bytes.clone() };
@@ -213,7 +242,6 @@ impl Outputs {
             }
             Body::End => false,
         };
-        delivery.take();
         Ok(failed)
     }
 
@@ -233,11 +261,5 @@ impl Outputs {
         if let Some(errors) = self.errors {
             errors.abort().await;
         }
-    }
-}
-
-impl From<JobError> for Exit {
-    fn from(_: JobError) -> Self {
-        Self::JobFailed
     }
 }

@@ -16,6 +16,7 @@ use crate::Registry;
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit> {
+    let mut told = super::Told::listen()?;
     let listener = Listener::bind(&args.listen.to_string()).await?;
     tracing::info!("coordinator listening on {}", listener.address());
     let coordinator = Coordinator::start(Config::default());
@@ -25,7 +26,7 @@ pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit>
         served = &mut serving => {
             served??;
         }
-        by = super::told_to_end() => {
+        by = told.ended_by() => {
             tracing::info!("{by}: the coordinator ends");
             stop.cancel();
             if let Ok(served) = tokio::time::timeout(CLOSE_GRACE, serving).await {
@@ -60,6 +61,7 @@ pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow
     if let Some(limit) = args.connect_timeout {
         worker = worker.connect_timeout(limit);
     }
+    let mut told = super::Told::listen()?;
     let mut worker = worker.start().await?;
     tracing::info!(
         "worker {} listening on {}, for the coordinator at {}",
@@ -69,7 +71,7 @@ pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow
     );
     tokio::select! {
         stopped = worker.stopped() => Err(stopped.into()),
-        by = super::told_to_end() => {
+        by = told.ended_by() => {
             tracing::info!("{by}: the worker ends");
             worker.stop().await;
             Ok(Exit::Fine)

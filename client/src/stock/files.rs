@@ -3,29 +3,20 @@
 use std::fs;
 use std::io::Read as _;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// The most bytes that `read` takes from one file, unless told: what fits into the largest payload
 /// (64 MiB) with some room for the path.
 pub const DEFAULT_MAX_BYTES: u64 = (64 << 20) - (64 << 10);
 
-/// What `read` makes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TextFile {
-    /// The path that was read, as it was given.
-    pub path: String,
-    /// The whole text.
-    pub text: String,
-}
-
-/// Reads a file whole. `input` is a path, or a record with one in `path`.
+/// Adds the whole text of a file in `text`. `input` is a record with `path`, whose other fields stay as
+/// they are, or a path, which becomes such a record.
 ///
 /// # Errors
 /// Each names the path: it is not there or unreadable, is no file, has more than `max_bytes`, or is
 /// not UTF-8.
-pub fn read(input: &Value, max_bytes: u64) -> Result<TextFile, String> {
-    let path = path_of("read", input)?;
+pub fn read(input: Value, max_bytes: u64) -> Result<Value, String> {
+    let path = path_of("read", &input)?;
     let failed = |error: std::io::Error| format!("cannot read {path:?}: {error}");
     let file = fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -47,7 +38,9 @@ pub fn read(input: &Value, max_bytes: u64) -> Result<TextFile, String> {
         let at = error.utf8_error().valid_up_to();
         format!("{path:?} is not UTF-8 text: the byte at {at} is the first that is not")
     })?;
-    Ok(TextFile { path: path.to_owned(), text })
+    let mut record = record(input);
+    record.insert("text".to_owned(), Value::String(text));
+    Ok(Value::Object(record))
 }
 
 /// Adds what a path leads to: `exists`, and if so, `kind` (`file`, `dir` or `other`) and `size` in
@@ -77,16 +70,21 @@ pub fn stat(input: Value) -> Result<Value, String> {
         Err(_) if path.contains('\0') => (false, Value::Null, Value::Null),
         Err(error) => return Err(format!("cannot look at {path:?}: {error}")),
     };
-    let mut record = match input {
-        Value::Object(record) => record,
-        path => Map::from_iter([("path".to_owned(), path)]),
-    };
+    let mut record = record(input);
     record.extend([
         ("exists".to_owned(), json!(exists)),
         ("kind".to_owned(), kind),
         ("size".to_owned(), size),
     ]);
     Ok(Value::Object(record))
+}
+
+/// The record that the input is, or becomes.
+fn record(input: Value) -> Map<String, Value> {
+    match input {
+        Value::Object(record) => record,
+        path => Map::from_iter([("path".to_owned(), path)]),
+    }
 }
 
 fn path_of<'a>(function: &str, input: &'a Value) -> Result<&'a str, String> {
@@ -118,11 +116,13 @@ mod tests {
         let path = folder.path().join("a.txt");
         fs::write(&path, "tö\n").expect("written");
         let path = path.to_str().expect("UTF-8");
-        let whole = TextFile { path: path.to_owned(), text: "tö\n".to_owned() };
-        assert_eq!(read(&json!(path), 4).as_ref(), Ok(&whole));
-        assert_eq!(read(&json!({"path": path, "more": 1}), 100).as_ref(), Ok(&whole));
+        assert_eq!(read(json!(path), 4), Ok(json!({"path": path, "text": "tö\n"})));
+        assert_eq!(
+            read(json!({"path": path, "more": 1}), 100),
+            Ok(json!({"path": path, "more": 1, "text": "tö\n"}))
+        );
 
-        let error = read(&json!(path), 3).unwrap_err();
+        let error = read(json!(path), 3).unwrap_err();
         assert!(error.contains(path) && error.contains("larger than 3 bytes"), "{error}");
     }
 
@@ -136,11 +136,11 @@ mod tests {
             (name(""), "it is a folder"),
             (name("latin1"), "not UTF-8 text: the byte at 2"),
         ] {
-            let error = read(&json!(path), 100).unwrap_err();
+            let error = read(json!(path), 100).unwrap_err();
             assert!(error.contains(&path) && error.contains(why), "{error}");
         }
         for input in [json!(1), json!({"file": "a"}), json!({"path": 1}), json!(null), json!([])] {
-            let error = read(&input, 100).unwrap_err();
+            let error = read(input, 100).unwrap_err();
             assert!(error.starts_with("`read` takes a path"), "{error}");
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! | name | operator | takes | makes |
 //! |---|---|---|---|
-//! | `read` | map | a path, or a record with one in `path` | `{path, text}` |
+//! | `read` | map | a path, or a record with one in `path` | the record, with `text` |
 //! | `stat` | map | a path, or a record with one in `path` | the record, with `exists`, `kind`, `size` |
 //! | `jq` | flat_map | any value | the outputs of one jq expression: any number of them |
 
@@ -14,7 +14,7 @@ mod jq;
 mod registry;
 mod value;
 
-pub use files::{DEFAULT_MAX_BYTES, TextFile, read, stat};
+pub use files::{DEFAULT_MAX_BYTES, read, stat};
 pub use jq::{Jq, JqError, Output, Outputs};
 pub use registry::registry;
 

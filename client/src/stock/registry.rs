@@ -34,7 +34,7 @@ pub fn registry() -> Registry {
                 decode(params, "the most bytes of a file")?
             };
             Ok(StageFunction::try_blocking_map(move |input: Value| {
-                read(&input, max_bytes).map_err(StageError::msg)
+                read(input, max_bytes).map_err(StageError::msg)
             }))
         })
         .function(

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use stageline_protocol::graph::nearest;
 use stageline_protocol::ids::StageId;
 use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
 
-use super::{PipelineFile, SinkSpec, SourceSpec, StageSpec};
+use super::{FileError, PipelineFile, SinkSpec, SourceSpec, StageSpec, decode};
 
 impl PipelineFile {
     /// The pipeline: the source and the terminal in the client, the stages on the fleet, in one
@@ -39,6 +40,25 @@ impl PipelineFile {
             channels: channels.collect(),
             max_in_flight: self.max_in_flight,
         }
+    }
+}
+
+impl PipelineFile {
+    /// The first stage whose function is none of `known`, as an error with its place.
+    #[must_use]
+    pub fn unknown_function(&self, known: &[&str]) -> Option<FileError> {
+        let stage = self.stages.iter().find(|stage| !known.contains(&stage.function.as_str()))?;
+        let function = &stage.function;
+        let meant = match nearest(function, known.iter().copied()).first() {
+            Some(name) => format!("; did you mean `{name}`?"),
+            None => ".".to_owned(),
+        };
+        let known = decode::join(known);
+        let message = format!(
+            "there is no function `{function}`{meant} This program has {known}. Correct the name, \
+             or run over a coordinator (--coordinator) with a worker that registers it"
+        );
+        Some(FileError { path: self.path.clone(), at: Some(stage.at), message })
     }
 }
 

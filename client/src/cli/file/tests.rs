@@ -279,3 +279,18 @@ fn what_is_not_yaml_or_not_there_is_an_error_of_the_file() {
     std::fs::write(&binary, b"\xff\xfe").expect("written");
     assert!(PipelineFile::load(&binary).expect_err("binary").message.contains("UTF-8"));
 }
+
+#[test]
+fn a_function_that_the_program_does_not_have_is_named_with_its_place() {
+    let file = parse("source: stdin\nstages: [read, raed]\n").expect("good");
+    let known = ["jq", "read", "stat"];
+    let error = file.unknown_function(&known).expect("raed").to_string();
+    assert!(
+        error.starts_with(
+            "dir/links.yaml:2:16: there is no function `raed`; did you mean `read`? This program \
+             has `jq`, `read` and `stat`."
+        ),
+        "{error}"
+    );
+    assert_eq!(file.unknown_function(&["read", "raed"]), None);
+}

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use stageline_protocol::control::JobStatus;
+use stageline_protocol::control::{JobPhase, JobStatus};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::file::SinkSpec;
@@ -76,6 +76,8 @@ pub struct Progress {
     lines: Option<Vec<ProgressBar>>,
     rates: Rates,
     logged: Duration,
+    /// Whether it was waiting for workers when it was shown last.
+    waited: bool,
 }
 
 impl Progress {
@@ -90,6 +92,7 @@ impl Progress {
             lines: draws.then(Vec::new),
             rates: Rates::default(),
             logged: Duration::ZERO,
+            waited: false,
         }
     }
 
@@ -97,13 +100,16 @@ impl Progress {
     pub fn show(&mut self, status: &JobStatus) {
         self.rates.update(status);
         let Some(lines) = &mut self.lines else {
-            if status.age >= self.logged + LOG_EVERY {
+            // Nothing seems to happen while it waits: so that is said at once.
+            let waits = matches!(status.phase, JobPhase::Waiting(_));
+            let news = waits && !std::mem::replace(&mut self.waited, waits);
+            if news || status.age >= self.logged + LOG_EVERY {
                 self.logged = status.age;
                 tracing::info!(job = %status.job, "{}", render::log_line(status, &self.rates));
             }
             return;
         };
-        let texts = render::lines(status, &self.rates);
+        let texts = render::lines(status, Some(&self.rates));
         while lines.len() < texts.len() {
             let bar = ProgressBar::no_length();
             if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
@@ -139,7 +145,7 @@ pub(crate) mod fixture {
 
     use std::collections::BTreeMap;
 
-    use stageline_protocol::control::{HeldUp, JobPhase, StageStatus, TaskStats};
+    use stageline_protocol::control::{HeldUp, StageStatus, TaskStats};
     use stageline_protocol::ids::JobId;
     use stageline_protocol::item::ErrorKind;
     use stageline_protocol::pipeline::Op;

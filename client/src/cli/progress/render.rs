@@ -42,27 +42,23 @@ impl Rates {
     }
 }
 
-/// One line for each stage, in columns; below them, what the job waits for, if it does.
+/// A heading and one line for each stage, in columns; below them, what the job waits for, if it does.
+/// Without rates there is no column for them.
 #[must_use]
-pub fn lines(status: &JobStatus, rates: &Rates) -> Vec<String> {
-    let rows: Vec<[String; 7]> = status
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(place, stage)| {
-            let totals = &stage.totals;
-            [
-                stage.name.clone(),
-                format!("in {}", count(totals.received)),
-                format!("out {}", count(totals.sent)),
-                format!("errors {}", count(errors(stage))),
-                rate(rates.of(place)),
-                format!("in process {}", count(totals.busy)),
-                format!("waiting for credit {}", count(totals.waiting_for_credit)),
-            ]
-        })
-        .collect();
-    let mut lines = columns(&rows);
+pub fn lines(status: &JobStatus, rates: Option<&Rates>) -> Vec<String> {
+    let mut heading = vec!["stage", "in", "out", "errors"];
+    heading.extend(rates.map(|_| "rate"));
+    heading.extend(["in process", "awaiting credit"]);
+    let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for (place, stage) in status.stages.iter().enumerate() {
+        let totals = &stage.totals;
+        let mut row = vec![stage.name.clone()];
+        row.extend([totals.received, totals.sent, errors(stage)].map(count));
+        row.extend(rates.map(|rates| rate(rates.of(place))));
+        row.extend([totals.busy, totals.waiting_for_credit].map(count));
+        rows.push(row);
+    }
+    let mut lines = if status.stages.is_empty() { Vec::new() } else { columns(&rows) };
     lines.extend(waits(status));
     lines
 }
@@ -70,6 +66,9 @@ pub fn lines(status: &JobStatus, rates: &Rates) -> Vec<String> {
 /// The job in one line.
 #[must_use]
 pub fn log_line(status: &JobStatus, rates: &Rates) -> String {
+    if let JobPhase::Waiting(_) = status.phase {
+        return format!("{}: {}", status.name, waits(status).join("; "));
+    }
     let stages: Vec<String> = status
         .stages
         .iter()
@@ -129,13 +128,17 @@ fn rate(rate: f64) -> String {
 }
 
 /// Rows as lines: each column as wide as its widest cell, the first flush left.
-pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
+pub(super) fn columns<R: AsRef<[String]>>(rows: &[R]) -> Vec<String> {
+    let mut widths = Vec::new();
+    for row in rows {
+        let cells = row.as_ref();
+        widths.resize(cells.len().max(widths.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &R| {
+        let cells = row.as_ref().iter().zip(&widths).enumerate().map(|(column, (cell, width))| {
             if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
         cells.collect::<Vec<_>>().join("  ")
@@ -150,7 +153,7 @@ mod tests {
     use stageline_protocol::pipeline::Op;
 
     #[test]
-    fn a_running_job_is_a_line_for_each_stage() {
+    fn a_running_job_is_a_table_with_a_line_for_each_stage() {
         let mut rates = Rates::default();
         rates.update(&JobStatus {
             age: Duration::from_secs(10),
@@ -159,13 +162,21 @@ mod tests {
         });
         rates.update(&status());
         assert_eq!(
-            lines(&status(), &rates).join("\n"),
+            lines(&status(), Some(&rates)).join("\n"),
             "\
-files   in 12,345  out 12,345  errors 0  1,173/s   in process 0  waiting for credit 0
-fetch    in 1,200   out 1,150  errors 4      0/s  in process 16  waiting for credit 7
-keep     in 1,100      out 40  errors 0      0/s   in process 0  waiting for credit 0
-stdout      in 40      out 40  errors 0      0/s   in process 0  waiting for credit 0
+stage       in     out  errors     rate  in process  awaiting credit
+files   12,345  12,345       0  1,173/s           0                0
+fetch    1,200   1,150       4      0/s          16                7
+keep     1,100      40       0      0/s           0                0
+stdout      40      40       0      0/s           0                0
 files waits for its root 88, which is at fetch"
+        );
+        assert_eq!(
+            lines(&status(), None)[..2],
+            [
+                "stage       in     out  errors  in process  awaiting credit",
+                "files   12,345  12,345       0           0                0",
+            ]
         );
         assert_eq!(
             log_line(&status(), &rates),
@@ -181,9 +192,9 @@ files waits for its root 88, which is at fetch"
         waiting.stages.clear();
         waiting.held_up_by.clear();
         let rates = Rates::default();
-        assert_eq!(lines(&waiting, &rates), ["waiting for a worker that registers fetch, keep"]);
-        let line = log_line(&waiting, &rates);
-        assert_eq!(line, "links waiting: ; waiting for a worker that registers fetch, keep");
+        let waits = "waiting for a worker that registers fetch, keep";
+        assert_eq!(lines(&waiting, Some(&rates)), [waits]);
+        assert_eq!(log_line(&waiting, &rates), format!("links: {waits}"));
     }
 
     #[test]

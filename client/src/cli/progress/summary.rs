@@ -45,29 +45,56 @@ impl From<Exit> for std::process::ExitCode {
     }
 }
 
+/// Whether a summary says why a job did not complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It does.
+    Shown,
+    /// An error message says it already.
+    ToldElsewhere,
+}
+
 /// The summary: outcome and time, counts for each stage, errors by kind, items for each worker,
 /// and what was sent or arrived more than once. Several lines, without a newline at the end.
 #[must_use]
-pub fn summary(status: &JobStatus) -> String {
+pub fn summary(status: &JobStatus, reason: Reason) -> String {
     let outcome = match &status.phase {
         JobPhase::Ended(outcome) | JobPhase::Ending(outcome) => match outcome {
-            Outcome::Completed => "completed".to_owned(),
-            Outcome::Cancelled(why) => format!("cancelled ({why})"),
-            Outcome::Failed(failure) => format!("failed: {failure}"),
+            Outcome::Completed => "completed in",
+            Outcome::Cancelled(_) => "cancelled after",
+            Outcome::Failed(_) => "failed after",
         },
-        phase => format!("left while it was {}", phase.name()),
+        JobPhase::Waiting(_) => "left while it was waiting, after",
+        JobPhase::Running => "left while it was running, after",
     };
-    let mut text = format!("{}: {outcome}, {}", status.name, show_duration(status.age));
+    let mut text = format!("{}: {outcome} {}", status.name, show_duration(status.age));
+    if let (Some(why), Reason::Shown) = (why(status), reason) {
+        // Writing to a text cannot fail.
+        let _ = write!(text, ": {why}");
+    }
 
     let mut rows = vec![["stage", "in", "out", "filtered", "errors", "retries"].map(str::to_owned)];
-    let mut total = TaskStats::default();
-    let mut workers = BTreeMap::<&str, u64>::new();
     for stage in &status.stages {
         let stats = &stage.totals;
         let numbers = [stats.received, stats.sent, stats.filtered, errors(stage), stats.retries];
         let [received, sent, filtered, failed, retries] = numbers.map(count);
         rows.push([stage.name.clone(), received, sent, filtered, failed, retries]);
-        total.add(stats);
+    }
+    for line in columns(&rows) {
+        push(&mut text, &line);
+    }
+    for line in totals(status) {
+        push(&mut text, &line);
+    }
+    text
+}
+/// The figures of the job as a whole, one line for each kind that there is.
+#[must_use]
+pub fn totals(status: &JobStatus) -> Vec<String> {
+    let mut total = TaskStats::default();
+    let mut workers = BTreeMap::<&str, u64>::new();
+    for stage in &status.stages {
+        total.add(&stage.totals);
         // Source and terminal run in the client, which is no worker.
         if !stage.op.is_single() {
             for (worker, items) in &stage.by_worker {
@@ -75,33 +102,41 @@ pub fn summary(status: &JobStatus) -> String {
             }
         }
     }
-    for line in columns(&rows) {
-        push(&mut text, &line);
-    }
+    let mut lines = Vec::new();
     if !total.errors.is_empty() {
         let kinds = total.errors.iter().map(|(kind, n)| format!("{kind} {}", count(*n)));
-        push(&mut text, &format!("errors by kind: {}", kinds.collect::<Vec<_>>().join(", ")));
+        lines.push(format!("errors by kind: {}", kinds.collect::<Vec<_>>().join(", ")));
     }
     if !workers.is_empty() {
         let items = workers.iter().map(|(worker, n)| format!("{worker} {}", count(*n)));
-        push(&mut text, &format!("items by worker: {}", items.collect::<Vec<_>>().join(", ")));
+        lines.push(format!("items by worker: {}", items.collect::<Vec<_>>().join(", ")));
     }
-    push(
-        &mut text,
-        &format!(
-            "resends {}, duplicates dropped {}{}",
-            count(total.resent),
-            count(total.duplicates),
-            match total.divergent {
-                0 => String::new(),
-                divergent => format!(
-                    ", divergent {} (a function gave other outputs when it ran again)",
-                    count(divergent)
-                ),
-            }
-        ),
-    );
-    text
+    lines.push(format!(
+        "resends {}, duplicates dropped {}{}",
+        count(total.resent),
+        count(total.duplicates),
+        match total.divergent {
+            0 => String::new(),
+            divergent => format!(
+                ", divergent {} (a function gave other outputs when it ran again)",
+                count(divergent)
+            ),
+        }
+    ));
+    lines
+}
+
+/// Why a job that is over did not complete.
+#[must_use]
+pub fn why(status: &JobStatus) -> Option<&str> {
+    match &status.phase {
+        JobPhase::Ended(outcome) | JobPhase::Ending(outcome) => match outcome {
+            Outcome::Completed => None,
+            Outcome::Cancelled(why) => Some(why),
+            Outcome::Failed(failure) => Some(&failure.message),
+        },
+        JobPhase::Waiting(_) | JobPhase::Running => None,
+    }
 }
 
 fn push(text: &mut String, line: &str) {
@@ -122,9 +157,9 @@ mod tests {
     #[test]
     fn a_completed_job_is_summed_up() {
         assert_eq!(
-            summary(&ended(Outcome::Completed)),
+            summary(&ended(Outcome::Completed), Reason::Shown),
             "\
-links: completed, 12.0 s
+links: completed in 12.0 s
   stage       in     out  filtered  errors  retries
   files   12,345  12,345         0       0        0
   fetch    1,200   1,150         0       4        5
@@ -142,14 +177,22 @@ links: completed, 12.0 s
             kind: FailureKind::MissingStage,
             message: "no worker registers fetch".to_owned(),
         };
-        let text = summary(&ended(Outcome::Failed(failure)));
-        assert!(text.starts_with("links: failed: no worker registers fetch, 12.0 s\n"), "{text}");
-        let text = summary(&ended(Outcome::Cancelled("Ctrl-C".to_owned())));
-        assert!(text.starts_with("links: cancelled (Ctrl-C), 12.0 s\n"), "{text}");
-        assert!(summary(&status()).starts_with("links: left while it was running, 12.0 s\n"));
+        let failed = ended(Outcome::Failed(failure));
+        let first = |status, reason| {
+            summary(status, reason).lines().next().map(str::to_owned).unwrap_or_default()
+        };
+        assert_eq!(
+            first(&failed, Reason::Shown),
+            "links: failed after 12.0 s: no worker registers fetch"
+        );
+        assert_eq!(first(&failed, Reason::ToldElsewhere), "links: failed after 12.0 s");
+        let cancelled = ended(Outcome::Cancelled("Ctrl-C".to_owned()));
+        assert_eq!(first(&cancelled, Reason::Shown), "links: cancelled after 12.0 s: Ctrl-C");
+        let left = "links: left while it was running, after 12.0 s";
+        assert_eq!(first(&status(), Reason::Shown), left);
         let mut divergent = ended(Outcome::Completed);
         divergent.stages[1].totals.divergent = 3;
-        assert!(summary(&divergent).contains("divergent 3"));
+        assert!(summary(&divergent, Reason::Shown).contains("divergent 3"));
     }
 
     #[test]
