@@ -378,10 +378,14 @@ impl Node {
                 self.failures = 0;
                 self.lease = welcome.lease;
                 self.welcomed.send_replace(Some(welcome));
-                let submits: Vec<Submit> =
-                    self.jobs.values().filter_map(|job| job.submit.clone()).collect();
-                for submit in submits {
-                    self.send(Up::Submit(submit));
+                for (id, job) in &self.jobs {
+                    if let Some(submit) = &job.submit {
+                        self.send(Up::Submit(submit.clone()));
+                    }
+                    // The session that it was told to may have broken, or not been there yet.
+                    if let Some(reason) = &job.cancelled {
+                        self.send(Up::Cancel(*id, reason.clone()));
+                    }
                 }
                 let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
                 for job in jobs {
@@ -433,9 +437,12 @@ impl Node {
                 }
             }
             Command::Cancel(id, reason) => {
-                if let Some(job) = self.jobs.get(&id) {
+                if let Some(job) = self.jobs.get_mut(&id) {
                     job.stop_all();
-                    self.send(Up::Cancel(id, reason));
+                    job.cancelled.get_or_insert_with(|| reason.clone());
+                    if self.welcomed.borrow().is_some() {
+                        self.send(Up::Cancel(id, reason));
+                    }
                 }
             }
             Command::Stop(_) => {}
