@@ -502,6 +502,7 @@ impl Node {
             Site::Client => &job.local.functions,
             Site::Fleet => &*self.config.registry,
         };
+        let cancelled = CancellationToken::new();
         let work = match (stage.site, stage.op) {
             (Site::Client, Op::Source | Op::Terminal) => match job.local.stages.remove(&id.stage) {
                 Some(LocalStage::Source(roots)) => Ok(Work::Source(roots)),
@@ -509,7 +510,7 @@ impl Node {
                 None => Err(format!("stage {:?} has run in this client before", stage.name)),
             },
             (_, Op::Source) => {
-                let token = CancellationToken::new();
+                let token = cancelled.clone();
                 let cx = TaskContext::new(view.job, &stage.name, &self.config.name, token);
                 let lineage = stageline_protocol::Lineage::root(id.stage, position);
                 registry.open_source(stage, position, cx.item(lineage)).map(Work::Source)
@@ -533,6 +534,7 @@ impl Node {
             transports: self.transports.clone(),
             counters: self.handle.counters.clone(),
             started: self.started,
+            cancelled,
         };
         let key = (view.job, id);
         let abort = self.loops.spawn(async move {

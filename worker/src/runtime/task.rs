@@ -99,12 +99,14 @@ pub(super) struct TaskLoop {
     pub(super) started: Instant,
 }
 
+    /// What the contexts of its functions show: cancelled when the task ends.
+    pub(super) cancelled: CancellationToken,
 impl TaskLoop {
     /// Runs the task until it ends, by itself or because it is told to. Its last report is final.
     pub(super) async fn run(self) {
         let counters = self.counters.clone();
         let (_task, _timer) = (counters.count(Counted::Task), counters.count(Counted::Timer));
-        let cancelled = CancellationToken::new();
+        let cancelled = self.cancelled;
         let cx =
             TaskContext::new(self.job, &self.place.stage, &self.place.worker, cancelled.clone());
         let (pulls, pulled) = mpsc::unbounded_channel();
