@@ -52,6 +52,8 @@ pub(crate) enum Event {
     WantSlot { input: u64, granted: oneshot::Sender<()> },
     /// The consumer wants no more.
     CutInputs,
+    /// What the task runs is broken: it ends, and the job fails with this message.
+    Failed(String),
     /// Report now.
     Report,
     /// End now.
@@ -97,10 +99,10 @@ pub(super) struct TaskLoop {
     pub(super) transports: Transports,
     pub(super) counters: Counters,
     pub(super) started: Instant,
-}
-
     /// What the contexts of its functions show: cancelled when the task ends.
     pub(super) cancelled: CancellationToken,
+}
+
 impl TaskLoop {
     /// Runs the task until it ends, by itself or because it is told to. Its last report is final.
     pub(super) async fn run(self) {
@@ -274,7 +276,12 @@ impl State {
             }
             Event::CutInputs => self.task.cut_inputs(now),
             Event::Report => self.report(),
-            Event::Stop => self.ended = Some(TaskEnd::Stopped),
+            Event::Failed(message) => {
+                self.ended.get_or_insert(TaskEnd::Failed(message));
+            }
+            Event::Stop => {
+                self.ended.get_or_insert(TaskEnd::Stopped);
+            }
         }
     }
 
