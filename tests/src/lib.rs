@@ -3,3 +3,4 @@
 pub mod cluster;
 pub mod exact;
 pub mod functions;
+pub mod stages;

@@ -1,0 +1,10 @@
+//! Scenarios of the client SDK, each in one process and over a coordinator and two workers: the same
+//! program, the same results, by one oracle.
+
+mod operators;
+mod policies;
+mod refusals;
+mod slots;
+mod sources;
+mod terminals;
+mod world;
