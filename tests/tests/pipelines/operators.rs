@@ -144,7 +144,7 @@ async fn one_item_may_become_very_many() {
 
 /// What becomes of a root in the pipeline below, by plain code.
 fn model(n: u64) -> Vec<Result<u64, String>> {
-    let check = |n: u64| if n % 5 == 0 { Err(complaint(n)) } else { Ok(n) };
+    let check = |n: u64| if n.is_multiple_of(5) { Err(complaint(n)) } else { Ok(n) };
     let Ok(n) = check(n) else { return vec![Err(complaint(n))] };
     let expanded = repeated(n).map(Ok).chain(check(n).err().map(Err));
     let panicky = expanded.map(|item| item.and_then(check));
@@ -186,7 +186,7 @@ async fn a_panic_is_an_error_item_and_its_worker_lives() {
         }
         // Afterwards, on the same workers.
         let closure = |n: u64| async move {
-            assert!(n % 5 > 0, "{}", complaint(n));
+            assert!(!n.is_multiple_of(5), "{}", complaint(n));
             n
         };
         for panicky in [roots().map(PANICKY), roots().map_local(closure)] {

@@ -129,9 +129,8 @@ async fn a_source_admits_what_may_be_in_flight_and_not_one_more() {
 #[tokio::test]
 async fn a_source_that_panics_fails_the_job_and_does_not_look_exhausted() {
     everywhere(async |world| {
-        let here = Stream::from_iter((0..).map(|n: u64| {
-            assert!(n < 3, "the disk is gone");
-            n
+        let here = Stream::from_iter((0..).inspect(|n: &u64| {
+            assert!(*n < 3, "the disk is gone");
         }));
         for (source, name) in [(here, "source"), (Stream::source(BROKEN), "broken")] {
             let message = failure(source.map(DOUBLE).collect(&world.client).await);

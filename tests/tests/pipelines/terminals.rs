@@ -111,7 +111,8 @@ async fn a_named_sink_gets_every_value_and_gives_errors_back() {
 #[tokio::test]
 async fn errors_of_a_named_sink_come_back_beside_those_of_stages_before_it() {
     everywhere(async |world| {
-        let times_five = |n: u64| async move { if n % 3 == 0 { n * 5 } else { n * 5 + 1 } };
+        let times_five =
+            |n: u64| async move { if n.is_multiple_of(3) { n * 5 } else { n * 5 + 1 } };
         let stored = Stream::from_iter(0..60u64).map(CHECK).map_local(times_five);
         let (_, errors) = stored.for_each(STORE, &world.client).await.unwrap();
         let checked = || (0..60u64).filter(|n| n % 5 > 0);
