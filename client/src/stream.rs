@@ -108,6 +108,15 @@ impl<T: 'static> Stream<T> {
     }
 
     /// One output for each item, by the function registered under that name.
+    ///
+    /// A stage of another type does not compile:
+    ///
+    /// ```compile_fail,E0277
+    /// use stageline::{Stage, Stream};
+    ///
+    /// const WORDS: Stage<String, usize> = Stage::named("words");
+    /// let _stream = Stream::from_iter([1_u64, 2]).map(WORDS);
+    /// ```
     pub fn map<Out: 'static>(self, stage: impl StageName<T, Out>) -> Stream<Out> {
         self.named(Op::Map, stage)
     }

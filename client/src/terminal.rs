@@ -119,11 +119,14 @@ impl<T: DeserializeOwned + 'static> Stream<T> {
     }
 
     /// The first `n` values to be ready. The channel is cut then: everything upstream stops at once,
-    /// and what is under way is dropped.
+    /// and what is under way is dropped. For none, nothing is run.
     ///
     /// # Errors
     /// The first error of an item before that, which cancels the job; or the failure of the job.
     pub async fn take(self, n: usize, client: &Client) -> Result<Vec<T>, Error> {
+        if n == 0 {
+            return Ok(Vec::new());
+        }
         let mut results = self.results(client);
         let mut values = Vec::with_capacity(n.min(1024));
         while let Some(next) = results.next_delivery().await {

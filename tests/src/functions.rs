@@ -104,6 +104,7 @@ pub fn registry() -> Registry {
             gate("record").await;
             trace("record", format_args!("{n} {}", cx.idempotency_key()));
         })
+        .merge(crate::stages::registry(dir()))
 }
 
 async fn exactly_two_ms(n: u64) -> u64 {
@@ -117,7 +118,13 @@ fn dir() -> Option<PathBuf> {
 
 /// Appends a line to the trace of that name, in one write, so that processes do not mix.
 fn trace(name: &str, what: impl std::fmt::Display) {
-    let Some(dir) = dir() else { return };
+    if let Some(dir) = dir() {
+        trace_in(&dir, name, what);
+    }
+}
+
+/// Appends a line to the trace of that name in that folder.
+pub fn trace_in(dir: &Path, name: &str, what: impl std::fmt::Display) {
     let line = format!("{what}\n");
     let file = OpenOptions::new().create(true).append(true).open(dir.join(format!("{name}.trace")));
     if let Ok(mut file) = file {
@@ -127,7 +134,13 @@ fn trace(name: &str, what: impl std::fmt::Display) {
 
 /// Waits while the file `NAME.closed` is there.
 async fn gate(name: &str) {
-    let Some(dir) = dir() else { return };
+    if let Some(dir) = dir() {
+        gate_in(&dir, name).await;
+    }
+}
+
+/// Waits while the gate of that name in that folder is closed.
+pub async fn gate_in(dir: &Path, name: &str) {
     let closed = dir.join(format!("{name}.closed"));
     // Asking the file system is cheap, and works across processes.
     while closed.exists() {

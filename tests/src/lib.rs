@@ -4,3 +4,4 @@ pub mod cluster;
 pub mod exact;
 pub mod functions;
 pub mod sim;
+pub mod stages;

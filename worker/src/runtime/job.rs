@@ -45,6 +45,9 @@ pub(super) struct Job {
     pub(super) updates: Option<watch::Sender<JobUpdate>>,
     /// Sent again over each new session until the coordinator has answered.
     pub(super) submit: Option<Submit>,
+    /// Its client does not want it any more, for this reason: said over each new session until the
+    /// coordinator has ended it.
+    pub(super) cancelled: Option<String>,
     /// Whether there is something new to report.
     pub(super) news: bool,
 }
@@ -59,7 +62,15 @@ pub(super) struct Entry {
 
 impl Job {
     pub(super) fn new(local: LocalJob) -> Self {
-        Self { view: None, local, tasks: BTreeMap::new(), updates: None, submit: None, news: false }
+        Self {
+            view: None,
+            local,
+            tasks: BTreeMap::new(),
+            updates: None,
+            submit: None,
+            cancelled: None,
+            news: false,
+        }
     }
 
     /// A task that could not start: reported as ended for that reason.

@@ -382,10 +382,14 @@ impl Node {
                 self.failures = 0;
                 self.lease = welcome.lease;
                 self.welcomed.send_replace(Some(welcome));
-                let submits: Vec<Submit> =
-                    self.jobs.values().filter_map(|job| job.submit.clone()).collect();
-                for submit in submits {
-                    self.send(Up::Submit(submit));
+                for (id, job) in &self.jobs {
+                    if let Some(submit) = &job.submit {
+                        self.send(Up::Submit(submit.clone()));
+                    }
+                    // The session that it was told to may have broken, or not been there yet.
+                    if let Some(reason) = &job.cancelled {
+                        self.send(Up::Cancel(*id, reason.clone()));
+                    }
                 }
                 let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
                 for job in jobs {
@@ -444,9 +448,12 @@ impl Node {
                 }
             }
             Command::Cancel(id, reason) => {
-                if let Some(job) = self.jobs.get(&id) {
+                if let Some(job) = self.jobs.get_mut(&id) {
                     job.stop_all();
-                    self.send(Up::Cancel(id, reason));
+                    job.cancelled.get_or_insert_with(|| reason.clone());
+                    if self.welcomed.borrow().is_some() {
+                        self.send(Up::Cancel(id, reason));
+                    }
                 }
             }
             Command::Stop(_) => {}
@@ -507,6 +514,7 @@ impl Node {
             Site::Client => &job.local.functions,
             Site::Fleet => &*self.config.registry,
         };
+        let cancelled = CancellationToken::new();
         let work = match (stage.site, stage.op) {
             (Site::Client, Op::Source | Op::Terminal) => match job.local.stages.remove(&id.stage) {
                 Some(LocalStage::Source(roots)) => Ok(Work::Source(roots)),
@@ -514,7 +522,7 @@ impl Node {
                 None => Err(format!("stage {:?} has run in this client before", stage.name)),
             },
             (_, Op::Source) => {
-                let token = CancellationToken::new();
+                let token = cancelled.clone();
                 let cx = TaskContext::new(view.job, &stage.name, &self.config.name, token);
                 let lineage = stageline_protocol::Lineage::root(id.stage, position);
                 registry.open_source(stage, position, cx.item(lineage)).map(Work::Source)
@@ -538,6 +546,7 @@ impl Node {
             transports: self.transports.clone(),
             counters: self.handle.counters.clone(),
             started: self.started,
+            cancelled,
         };
         let key = (view.job, id);
         let abort = self.loops.spawn(async move {

@@ -54,6 +54,8 @@ pub(crate) enum Event {
     CutInputs,
     /// The coordinator has answered a heartbeat.
     CoordinatorHeard,
+    /// What the task runs is broken: it ends, and the job fails with this message.
+    Failed(String),
     /// Report now.
     Report,
     /// End now.
@@ -99,6 +101,8 @@ pub(super) struct TaskLoop {
     pub(super) transports: Transports,
     pub(super) counters: Counters,
     pub(super) started: Instant,
+    /// What the contexts of its functions show: cancelled when the task ends.
+    pub(super) cancelled: CancellationToken,
 }
 
 impl TaskLoop {
@@ -106,7 +110,7 @@ impl TaskLoop {
     pub(super) async fn run(self) {
         let counters = self.counters.clone();
         let (_task, _timer) = (counters.count(Counted::Task), counters.count(Counted::Timer));
-        let cancelled = CancellationToken::new();
+        let cancelled = self.cancelled;
         let cx =
             TaskContext::new(self.job, &self.place.stage, &self.place.worker, cancelled.clone());
         let (pulls, pulled) = mpsc::unbounded_channel();
@@ -281,7 +285,12 @@ impl State {
             Event::CutInputs => self.task.cut_inputs(now),
             Event::CoordinatorHeard => self.task.heard(now),
             Event::Report => self.report(),
-            Event::Stop => self.ended = Some(TaskEnd::Stopped),
+            Event::Failed(message) => {
+                self.ended.get_or_insert(TaskEnd::Failed(message));
+            }
+            Event::Stop => {
+                self.ended.get_or_insert(TaskEnd::Stopped);
+            }
         }
     }
 

@@ -1,22 +1,24 @@
 //! What a task does with an item: run a function, hand it to a consumer, or make roots.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, StreamExt};
 use stageline_protocol::task::Finished;
-use stageline_protocol::{Body, Item, ItemError, Lineage};
+use stageline_protocol::{Body, ErrorKind, Item, ItemError, Lineage};
 use tokio::sync::{mpsc, oneshot};
 
 use super::task::{Event, TaskSender};
-use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot};
+use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot, panic_message};
 
 /// Outputs of an expansion that are handed over at a time, at the most.
 const CHUNK: usize = 64;
 
-/// The roots of a source, in order. A fault becomes an error item with a root of its own.
+/// The roots of a source, in order. A fault becomes an error item with a root of its own. A panic
+/// fails the job: what the source still had is not known, so it must not look exhausted.
 pub type RootStream = BoxStream<'static, Result<Payload, Fault>>;
 
 /// What a task does.
@@ -94,18 +96,36 @@ pub(super) async fn run_function(
     place: Arc<Place>,
     task: TaskSender,
 ) {
-    let slot = Arc::new(TaskSlot { input, task: task.clone() });
-    let finished = match invoker.invoke(cx, payload, slot).await {
-        Ok(Reply::One(output)) => Finished::One(output.encoding, output.bytes),
-        Ok(Reply::Keep) => Finished::Keep,
-        Ok(Reply::Nothing | Reply::Done) => Finished::Nothing,
-        Ok(Reply::Many(outputs)) => match expand(outputs, input, &place, &task).await {
-            Some(finished) => finished,
-            None => return,
-        },
-        Err(fault) => Finished::Failed(place.error(fault)),
+    let call = call(invoker, cx, input, payload, &place, &task);
+    // The invoker catches what the function's own code does; what is left are its destructors.
+    let finished = match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Some(finished)) => finished,
+        Ok(None) => return,
+        Err(panic) => {
+            let (kind, message) = (ErrorKind::Panicked, panic_message(&*panic).to_owned());
+            Finished::Failed(place.error(Fault { kind, message, attempts: 1 }))
+        }
     };
     let _task_over = task.send(Event::Finished { input, finished });
+}
+
+/// None if the task is over.
+async fn call(
+    invoker: Invoker,
+    cx: Context,
+    input: u64,
+    payload: Payload,
+    place: &Place,
+    task: &TaskSender,
+) -> Option<Finished> {
+    let slot = Arc::new(TaskSlot { input, task: task.clone() });
+    match invoker.invoke(cx, payload, slot).await {
+        Ok(Reply::One(output)) => Some(Finished::One(output.encoding, output.bytes)),
+        Ok(Reply::Keep) => Some(Finished::Keep),
+        Ok(Reply::Nothing | Reply::Done) => Some(Finished::Nothing),
+        Ok(Reply::Many(outputs)) => expand(outputs, input, place, task).await,
+        Err(fault) => Some(Finished::Failed(place.error(fault))),
+    }
 }
 
 /// Hands over the outputs of an expansion, each chunk when the last has left. None if the task is over.
@@ -160,12 +180,30 @@ impl Slot for TaskSlot {
     fn retrying(&self) {}
 }
 
-/// Asks a source for roots, as its task's machine asks for them.
+/// Asks a source for roots, as its task's machine asks for them. A panic of the source is its task's
+/// failure, and the job's.
 pub(super) async fn run_source(
-    mut roots: RootStream,
+    roots: RootStream,
     place: Arc<Place>,
-    mut pulls: mpsc::UnboundedReceiver<(usize, u64)>,
+    pulls: mpsc::UnboundedReceiver<(usize, u64)>,
     task: TaskSender,
+) {
+    let made = make_roots(roots, &place, pulls, &task);
+    if let Err(panic) = AssertUnwindSafe(made).catch_unwind().await {
+        let said = panic_message(&*panic);
+        let message = format!(
+            "the source panicked, and what it had left is not known: {said}. A source that cannot \
+             go on with an item answers with an error in its place"
+        );
+        let _task_over = task.send(Event::Failed(message));
+    }
+}
+
+async fn make_roots(
+    mut roots: RootStream,
+    place: &Place,
+    mut pulls: mpsc::UnboundedReceiver<(usize, u64)>,
+    task: &TaskSender,
 ) {
     while let Some((items, bytes)) = pulls.recv().await {
         let mut batch = Vec::new();

@@ -155,12 +155,7 @@ impl Failure {
     /// A panic is a mistake in the function, and the same input would most likely show it again; so
     /// it is not repeated.
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        let said = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("a panic without a message");
-        Self::permanent(ErrorKind::Panicked, said)
+        Self::permanent(ErrorKind::Panicked, panic_message(panic))
     }
 
     pub(crate) fn timeout(message: impl fmt::Display) -> Self {
@@ -170,6 +165,13 @@ impl Failure {
     pub(crate) fn into_fault(self, attempts: u32) -> Fault {
         Fault { kind: self.kind, message: self.message, attempts }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message")
 }
 
 impl From<StageError> for Failure {

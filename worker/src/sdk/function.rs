@@ -324,7 +324,7 @@ impl StageFunction {
         let f = Arc::new(f);
         let open: Open = Arc::new(move |cx, position| {
             let f = Arc::clone(&f);
-            // The function is called by the first poll, where its panic is caught.
+            // The function is called by the first poll, as the stream's own code is: panics show there.
             stream::once(async move { f.call(cx, position) }).flatten().map(encode).boxed()
         });
         Self { op: Op::Source, blocking: false, body: Body::Open(open) }

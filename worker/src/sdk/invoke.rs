@@ -32,7 +32,7 @@ use super::codec::Payload;
 use super::context::Context;
 use super::error::{Failure, Fault};
 use super::function::{Call, Made, Outputs};
-use super::outputs::{Expansion, admit, guarded};
+use super::outputs::{Expansion, admit, close, guarded};
 use super::policy::{Request, Retry, Tried};
 
 /// What came of a call.
@@ -218,6 +218,7 @@ impl Future for Attempt {
                     let first = ready!(guarded(|| outputs.as_mut().poll_next(cx)))?;
                     let rest = std::mem::replace(outputs, stream::empty().boxed());
                     let Some(first) = first else {
+                        close(Some(rest))?;
                         return Poll::Ready(Ok(Reply::Many(stream::empty().boxed())));
                     };
                     let first = admit(first?, max_payload)?;

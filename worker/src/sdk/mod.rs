@@ -52,6 +52,7 @@ mod type_name;
 
 pub use codec::Payload;
 pub use context::{Context, TaskContext};
+pub(crate) use error::panic_message;
 pub use error::{Fault, StageError};
 pub use function::StageFunction;
 pub use handler::{ContextAndInput, Handler, InputOnly};

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use futures_util::stream::Stream;
+use futures_util::stream::{Stream, StreamExt};
 use stageline_protocol::ErrorKind;
 use tokio::time::Sleep;
 
@@ -19,6 +19,12 @@ pub(crate) fn guarded<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, Failu
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(Failure::panicked(&*panic))),
     }
+}
+
+/// Drops a user's stream: a panic of its destructor is a failure too.
+pub(crate) fn close(outputs: Option<Outputs>) -> Result<(), Failure> {
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(outputs)));
+    dropped.map_err(|panic| Failure::panicked(&*panic))
 }
 
 /// Refuses a payload above the limit, where it was made.
@@ -94,57 +100,30 @@ impl Stream for Expansion {
             Some(first) => Some(Ok(first)),
             None => ready!(self.poll_rest(cx)),
         };
-        match output {
+        let failure = match output {
             Some(Ok(payload)) => {
                 self.given += 1;
-                Poll::Ready(Some(Ok(payload)))
+                return Poll::Ready(Some(Ok(payload)));
             }
             Some(Err(failure)) => {
-                self.rest = None;
-                Poll::Ready(Some(Err(failure.into_fault(self.attempt))))
+                // It has failed already: what its destructor says adds nothing.
+                let _closed = close(self.rest.take());
+                Some(failure)
             }
-            None => {
-                self.rest = None;
-                Poll::Ready(None)
-            }
-        }
-    }
-}
-
-/// The roots of a source. A failure stands for a root, and the source goes on after it; a panic is
-/// the last one, because what panicked cannot be asked again.
-pub(crate) struct Roots {
-    /// None when it has ended.
-    roots: Option<Outputs>,
-    max_payload: usize,
-}
-
-impl Roots {
-    pub(crate) const fn new(roots: Outputs, max_payload: usize) -> Self {
-        Self { roots: Some(roots), max_payload }
-    }
-}
-
-impl Stream for Roots {
-    type Item = Result<Payload, Fault>;
-
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Payload, Fault>>> {
-        let max_payload = self.max_payload;
-        let Some(roots) = &mut self.roots else { return Poll::Ready(None) };
-        let root = match ready!(guarded(|| roots.as_mut().poll_next(cx))) {
-            Ok(Some(root)) => Some(root.and_then(|payload| admit(payload, max_payload))),
-            Ok(None) => {
-                self.roots = None;
-                None
-            }
-            Err(panic) => {
-                self.roots = None;
-                Some(Err(panic))
-            }
+            None => close(self.rest.take()).err(),
         };
-        Poll::Ready(root.map(|root| root.map_err(|failure| failure.into_fault(1))))
+        Poll::Ready(failure.map(|failure| Err(failure.into_fault(self.attempt))))
     }
+}
+
+/// The roots of a source. A failure stands for a root, and the source goes on after it. Panics pass:
+/// whoever polls decides what becomes of a source that cannot be asked again.
+pub(crate) fn roots(
+    roots: Outputs,
+    max_payload: usize,
+) -> impl Stream<Item = Result<Payload, Fault>> + Send + 'static {
+    roots.map(move |root| {
+        root.and_then(|payload| admit(payload, max_payload))
+            .map_err(|failure| failure.into_fault(1))
+    })
 }

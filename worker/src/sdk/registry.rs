@@ -17,7 +17,7 @@ use super::error::Fault;
 use super::function::{Body, StageFunction};
 use super::invoke::Invoker;
 use super::name::Name;
-use super::outputs::Roots;
+use super::outputs::roots;
 use super::{DEFAULT_MAX_PAYLOAD, DEFAULT_SLOTS};
 
 /// The named stage functions of a program: what a worker offers to its coordinator.
@@ -296,7 +296,7 @@ impl Registry {
     }
 
     /// The roots of a source stage, from a position on. A fault stands for one root, and the source
-    /// goes on after it; a panic is its last root.
+    /// goes on after it. A panic of the source passes to whoever polls the stream.
     ///
     /// # Errors
     /// Says why the stage cannot run here, as [`invoker`](Self::invoker) does; also when it has a
@@ -317,7 +317,7 @@ impl Registry {
                 stage.name
             ));
         }
-        Ok(Roots::new(open(cx, position), self.max_payload).boxed())
+        Ok(roots(open(cx, position), self.max_payload).boxed())
     }
 
     /// Finds and makes the function of a stage, and checks that it is the one meant.
