@@ -54,3 +54,8 @@ pub use stageline_worker::sdk::{
     Context, Payload, Registry, Sink, Source, Stage, StageError, StageFunction,
 };
 pub use stream::Stream;
+
+/// What README.md shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

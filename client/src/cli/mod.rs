@@ -1,6 +1,6 @@
 //! The command line `stageline`.
 //!
-//! Its parts are plain and meet in one place: [`args`] is the grammar; [`file`] reads a pipeline
+//! Its parts are plain and meet in one place: [`args`] is the grammar; [`mod@file`] reads a pipeline
 //! file; [`source`] makes its roots, and [`sink`] takes its results; [`progress`] shows how it goes,
 //! and how it went; [`logging`] writes the log; [`check`] does all of that which needs no run. `run`,
 //! `serve` and `jobs` are the commands that do.

@@ -1,6 +1,6 @@
 //! The coordinator's decisions: events in, commands out; no clock, no I/O.
 //!
-//! The engine is level-triggered. An event changes what is known; then [`Engine::settle`] compares
+//! The engine is level-triggered. An event changes what is known; then `Engine::settle` compares
 //! what should be with what is: who is still alive, which waiting jobs can start, who runs what,
 //! which jobs are over; and it announces the difference, each time as the whole desired state. So
 //! a lost message, a repeated one and a reconnection need no case of their own.
