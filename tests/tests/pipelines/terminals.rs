@@ -74,6 +74,12 @@ async fn take_ends_an_endless_job_with_exactly_so_many() {
         assert!(distinct.iter().all(|n| n % 2 == 0 && *n > 0), "{distinct:?}");
         until(&dropped).await;
         world.until_over("completed").await;
+
+        // Nothing else is under way that could stand in for a value that is missing.
+        let (source, dropped) = endless();
+        let taken = source.max_in_flight(1).map(DOUBLE).take(5, &world.client).await.unwrap();
+        assert_eq!(taken, [2, 4, 6, 8, 10]);
+        until(&dropped).await;
     })
     .await;
 }
