@@ -155,7 +155,11 @@ fn rows() -> Vec<Row> {
             kind: "types that do not fit",
             how: How::Story(|cluster| Box::pin(hostile::wrong_types(cluster))),
             code: None,
-            says: &["\"first\" makes String", "registered to make u64", "from the same declaration"],
+            says: &[
+                "\"first\" makes String",
+                "registered to make u64",
+                "from the same declaration",
+            ],
         },
         command_row(
             "a payload above the maximum",

@@ -1,5 +1,7 @@
 //! The command line, as its users meet it: real commands, their exit codes, and what they print.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is tests, helpers too")]
+
 mod bad_input;
 mod broken_links;
 mod checker;
