@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use stageline::Client;
 use stageline_tests::cluster::{Cluster, eventually, guarded};
 use tempfile::TempDir;
 
-use crate::{PROGRAM, checker, command, jobs, run};
+use crate::{PROGRAM, checker, command, jobs, run, stages};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../client/examples/broken-links.yaml");
 
@@ -18,6 +19,7 @@ const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../client/examples/b
 struct Pages {
     _copy: TempDir,
     glob: String,
+    paths: Vec<PathBuf>,
     /// What a plain checker finds.
     broken: Vec<String>,
 }
@@ -35,7 +37,7 @@ fn real_pages() -> Pages {
     let broken = checker::broken_links(&pages);
     assert!(pages.len() > 15 && broken.len() > 100, "{} in {}", broken.len(), pages.len());
     let glob = format!("{{{},{}}}/**/*.html", original.display(), copy.path().display());
-    Pages { _copy: copy, glob, broken }
+    Pages { _copy: copy, glob, paths: pages, broken }
 }
 
 /// Runs a pipeline file on pages, and answers its results, sorted.
@@ -45,6 +47,17 @@ async fn run_on(dir: &Path, file: &str, pages: &str, arguments: &[&str]) -> Vec<
     let ran = run(command).await;
     assert_eq!(ran.code, Some(0), "{}", ran.told);
     let mut lines: Vec<String> = ran.results.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// Runs the same as an SDK program does, and answers its results, sorted.
+async fn run_program(pages: &[PathBuf]) -> Vec<String> {
+    let client = Client::embedded(stages::registry());
+    let paths = pages.iter().map(|path| path.display().to_string()).collect();
+    let links = guarded(stages::broken_links(paths).collect(&client)).await.unwrap();
+    let line = |link: &stages::Link| json!({"page": link.page, "link": link.link}).to_string();
+    let mut lines: Vec<String> = links.iter().map(line).collect();
     lines.sort();
     lines
 }
@@ -72,6 +85,7 @@ async fn it_finds_exactly_the_known_faults_of_a_tree() {
     assert_eq!(checker::broken_links(&checker::pages(tree.path())), faults);
     let glob = format!("{}/**/*.html", tree.path().display());
     assert_eq!(run_on(tree.path(), EXAMPLE, &glob, &[]).await, faults);
+    assert_eq!(run_program(&checker::pages(tree.path())).await, faults);
 }
 
 #[tokio::test]
@@ -84,6 +98,7 @@ async fn it_finds_what_a_plain_checker_finds_in_one_process_and_over_three_worke
     let dir = cluster.dir.path();
     let embedded = run_on(dir, EXAMPLE, &pages.glob, &[]).await;
     assert_eq!(embedded, pages.broken);
+    assert_eq!(run_program(&pages.paths).await, pages.broken);
 
     let over = ["--coordinator", &cluster.address];
     let fleet = run_on(dir, EXAMPLE, &pages.glob, &over).await;

@@ -6,6 +6,10 @@ mod bad_input;
 mod broken_links;
 mod checker;
 mod hostile;
+#[path = "../../../client/examples/broken_links/html.rs"]
+mod html;
+#[path = "../../../client/examples/broken_links/stages.rs"]
+mod stages;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
