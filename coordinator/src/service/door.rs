@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,10 @@ pub(super) async fn begins_well(stream: &TcpStream) -> io::Result<bool> {
         }
         if seen == PREFACE.len() {
             return Ok(true);
+        }
+        // What was peeked at is still to be read, so an end after it shows only here.
+        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+            return Ok(false);
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -1,9 +1,15 @@
 //! The command line, as its users meet it: real commands, their exit codes, and what they print.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is tests, helpers too")]
+
 mod bad_input;
 mod broken_links;
 mod checker;
 mod hostile;
+#[path = "../../../client/examples/broken_links/html.rs"]
+mod html;
+#[path = "../../../client/examples/broken_links/stages.rs"]
+mod stages;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
