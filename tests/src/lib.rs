@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod exact;
+pub mod figures;
 pub mod functions;
 pub mod sim;
 pub mod stages;

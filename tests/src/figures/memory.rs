@@ -4,27 +4,23 @@
 //! results that nobody takes. Prints the resident memory of every process after 15 s and after 60 s;
 //! they must be within 8 MiB of each other.
 //!
-//!     cargo run --release -p stageline-tests --bin memory
+//!     cargo run --release -p stageline-tests --bin figures -- memory
 
 use std::io::Write as _;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::cluster::{Cluster, resident, this_program};
+use crate::functions::{PASS, PASS_TOO};
 use bytes::Bytes;
 use stageline::Stream;
-use stageline_tests::cluster::{Cluster, as_process, resident, this_program};
-use stageline_tests::functions::{PASS, PASS_TOO};
 
-fn main() -> ExitCode {
-    as_process().unwrap_or_else(|| {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        if runtime.block_on(measure()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    })
-}
-
-async fn measure() -> bool {
+/// Prints what the processes hold. False if that grows.
+///
+/// # Panics
+/// When the cluster does not start.
+pub async fn measure() -> bool {
     let mut cluster = Cluster::start(&this_program()).await;
     cluster.worker("one", &["pass"]).await;
     cluster.worker("two", &["pass_too"]).await;

@@ -4,30 +4,25 @@
 //! The middle worker is killed (SIGKILL) while it holds items. Prints the longest time between two
 //! results before and after the kill, and what was lost and doubled: nothing.
 //!
-//!     cargo run --release -p stageline-tests --bin pause
+//!     cargo run --release -p stageline-tests --bin figures -- pause
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{Cluster, this_program};
+use crate::functions::{FIRST, SECOND, THIRD};
 use futures_util::StreamExt;
 use stageline::Stream;
-use stageline_tests::cluster::{Cluster, as_process, this_program};
-use stageline_tests::functions::{FIRST, SECOND, THIRD};
 
 const ITEMS: u64 = 20_000;
 const EVERY: Duration = Duration::from_micros(500);
 
-fn main() -> ExitCode {
-    as_process().unwrap_or_else(|| {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(measure());
-        ExitCode::SUCCESS
-    })
-}
-
-async fn measure() {
+/// Prints how long results pause.
+///
+/// # Panics
+/// When an item is lost or delivered twice.
+pub async fn measure() {
     let mut cluster = Cluster::start(&this_program()).await;
     cluster.worker("one", &["first"]).await;
     cluster.worker("two", &["second"]).await;

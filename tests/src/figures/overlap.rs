@@ -3,27 +3,22 @@
 //! Prints the total for one such stage and for two, beside the ideal of items × 2 ms ÷ 32. The waits
 //! are exact (a timer thread), so what is above the ideal is the pipeline's own.
 //!
-//!     cargo run --release -p stageline-tests --bin overlap
+//!     cargo run --release -p stageline-tests --bin figures -- overlap
 
 use std::io::Write as _;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::cluster::{Cluster, this_program};
+use crate::functions::{WAIT, WAIT_TOO};
 use stageline::{Client, Stream};
-use stageline_tests::cluster::{Cluster, as_process, this_program};
-use stageline_tests::functions::{WAIT, WAIT_TOO};
 
 const ITEMS: u64 = 40_000;
 
-fn main() -> ExitCode {
-    as_process().unwrap_or_else(|| {
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        runtime.block_on(measure());
-        ExitCode::SUCCESS
-    })
-}
-
-async fn measure() {
+/// Prints how long one stage and two take.
+///
+/// # Panics
+/// When an item is lost.
+pub async fn measure() {
     let mut cluster = Cluster::start(&this_program()).await;
     for name in ["one", "two"] {
         cluster.worker(name, &["wait", "wait_too"]).await;
