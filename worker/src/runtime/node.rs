@@ -30,6 +30,8 @@ use crate::sdk::{Registry, TaskContext};
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// How long a process that is told to stop waits for its tasks.
 const STOP_GRACE: Duration = Duration::from_millis(1_500);
+/// How long it waits for the coordinator to hear its goodbye.
+const GOODBYE_GRACE: Duration = Duration::from_millis(300);
 /// Until the coordinator has said otherwise.
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 
@@ -310,6 +312,7 @@ impl Node {
                     Some(NodeEvent::Command(Command::Stop(done))) => {
                         self.send(Up::Goodbye);
                         self.stop_tasks().await;
+                        self.hang_up().await;
                         let _nobody_waits = done.send(());
                         return Stopped::Told;
                     }
@@ -325,6 +328,23 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Ends the session, and waits until the coordinator has heard all that was said: the process may
+    /// be gone the moment after.
+    async fn hang_up(&mut self) {
+        if self.session.take().is_none() {
+            return;
+        }
+        let heard = async {
+            loop {
+                match self.events.recv().await {
+                    None | Some(NodeEvent::Session(SessionEvent::Closed)) => return,
+                    Some(_) => {}
+                }
+            }
+        };
+        let _or_it_misses_the_lease = tokio::time::timeout(GOODBYE_GRACE, heard).await;
     }
 
     fn send(&self, up: Up) {
