@@ -17,8 +17,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::dial::{self, CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, STREAM_WINDOW};
+use super::handle::NodeHandle;
 use super::link::OutboundStream;
-use super::node::NodeHandle;
 use super::task::{Event, Incoming};
 
 /// How long a peer that has connected may take to say which link it wants.

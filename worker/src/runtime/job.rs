@@ -7,7 +7,7 @@ use stageline_protocol::task::{Dials, Plan};
 use stageline_protocol::{StageId, TaskId};
 use tokio::sync::{mpsc, watch};
 
-use super::node::Routes;
+use super::routes::Routes;
 use super::task::{Event, Peers, TaskSender};
 use super::work::{Delivery, RootStream};
 use crate::sdk::Registry;

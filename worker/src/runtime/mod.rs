@@ -6,22 +6,25 @@
 //! is one loop that owns its machine and its links; functions run beside it and answer by message.
 //!
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
-//! - `node`: views in, tasks started and stopped, reports out.
+//! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory.
 
 mod accept;
 mod census;
 mod dial;
+mod handle;
 mod job;
 mod link;
 mod node;
+mod routes;
 mod session;
 mod task;
 mod work;
 
 pub use accept::{ListenError, Listener, serve_links};
+pub use handle::NodeHandle;
 pub use job::{JobUpdate, LocalJob, LocalStage};
-pub use node::{Node, NodeConfig, NodeHandle, Stopped};
+pub use node::{Node, NodeConfig, Stopped};
 pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
 pub use work::{Delivery, RootStream};

@@ -5,25 +5,27 @@
 //! breaks, tasks and links go on; a job that has neither for a lease ends here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use stageline_protocol::control::{
-    Census, Down, Hello, JobPhase, JobView, ProcessKind, Report, Submit, TaskReport, Up, Welcome,
+    Down, Hello, JobPhase, JobView, ProcessKind, Report, TaskReport, Up, Welcome,
 };
 use stageline_protocol::pipeline::{Op, Site};
 use stageline_protocol::task::{Limits, Task};
 use stageline_protocol::{Incarnation, JobId, TaskId, VERSIONS};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::census::Counters;
 use super::dial::Transports;
-use super::job::{self, Entry, Job, JobUpdate, LocalJob, LocalStage};
+use super::handle::{Command, NodeEvent, NodeHandle};
+use super::job::{self, Entry, Job, LocalJob, LocalStage};
+use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
-use super::task::{Event, TaskLoop, TaskSender};
+use super::task::{Event, TaskLoop};
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
@@ -75,146 +77,6 @@ pub enum Stopped {
         /// For how long.
         waited: Duration,
     },
-}
-
-/// What the node's loop is told.
-#[derive(Debug)]
-pub(super) enum NodeEvent {
-    /// What a task says of itself, and the revision of the view that it has applied.
-    Report(JobId, u64, Box<TaskReport>),
-    Session(SessionEvent),
-    Command(Command),
-}
-
-pub(super) enum Command {
-    Submit(Box<(Submit, LocalJob)>, watch::Sender<JobUpdate>),
-    Cancel(JobId, String),
-    Stop(oneshot::Sender<()>),
-}
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Submit(..) => "Submit",
-            Self::Cancel(..) => "Cancel",
-            Self::Stop(_) => "Stop",
-        })
-    }
-}
-
-/// Where the tasks of this process are, for those who dial them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Routes {
-    tasks: Arc<Mutex<BTreeMap<(JobId, TaskId), TaskSender>>>,
-    added: Arc<Notify>,
-    /// The nodes of this operating system process: embedded mode has two.
-    nodes: Arc<Mutex<BTreeSet<Incarnation>>>,
-}
-
-impl Routes {
-    /// Whether the tasks of that node are in this process, so that links to them need no network.
-    pub(super) fn is_local(&self, node: Incarnation) -> bool {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
-    }
-
-    fn add_node(&self, node: Incarnation) {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
-    }
-
-    pub(crate) fn find(&self, job: JobId, task: TaskId) -> Option<TaskSender> {
-        self.lock().get(&(job, task)).cloned()
-    }
-
-    /// Waits for a task that the coordinator may have told others of first.
-    pub(super) async fn wait(
-        &self,
-        job: JobId,
-        task: TaskId,
-        limit: Duration,
-    ) -> Option<TaskSender> {
-        let found = async {
-            loop {
-                let added = self.added.notified();
-                let mut added = std::pin::pin!(added);
-                added.as_mut().enable();
-                if let Some(sender) = self.find(job, task) {
-                    return sender;
-                }
-                added.await;
-            }
-        };
-        tokio::time::timeout(limit, found).await.ok()
-    }
-
-    fn add(&self, job: JobId, task: TaskId, sender: TaskSender) {
-        self.lock().insert((job, task), sender);
-        self.added.notify_waiters();
-    }
-
-    fn remove(&self, job: JobId, task: TaskId) {
-        self.lock().remove(&(job, task));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(JobId, TaskId), TaskSender>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A handle to a running node. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct NodeHandle {
-    events: mpsc::UnboundedSender<NodeEvent>,
-    routes: Routes,
-    counters: Counters,
-    welcome: watch::Receiver<Option<Welcome>>,
-}
-
-impl NodeHandle {
-    /// Submits a job. The receiver follows it; it ends when the node does.
-    #[must_use]
-    pub fn submit(&self, submit: Submit, local: LocalJob) -> watch::Receiver<JobUpdate> {
-        let (updates, updated) = watch::channel(JobUpdate::default());
-        let command = Command::Submit(Box::new((submit, local)), updates);
-        let _node_over = self.events.send(NodeEvent::Command(command));
-        updated
-    }
-
-    /// Cancels a job that this node submitted, and ends its tasks here at once.
-    pub fn cancel(&self, job: JobId, reason: impl Into<String>) {
-        let _node_over = self.events.send(NodeEvent::Command(Command::Cancel(job, reason.into())));
-    }
-
-    /// Ends the node: its tasks are stopped, the coordinator is told. Completes when that is done.
-    pub async fn stop(&self) {
-        let (done, stopped) = oneshot::channel();
-        let command = NodeEvent::Command(Command::Stop(done));
-        if self.events.send(command).is_ok() {
-            let _node_over = stopped.await;
-        }
-    }
-
-    /// Ends the node as [`stop`](Self::stop) does, without waiting.
-    pub fn stop_soon(&self) {
-        let (done, _nobody_waits) = oneshot::channel();
-        let _node_over = self.events.send(NodeEvent::Command(Command::Stop(done)));
-    }
-
-    /// Waits until the coordinator has welcomed this process; none if the node stopped before.
-    /// Cancel safe.
-    pub async fn welcomed(&self) -> Option<Welcome> {
-        let mut welcome = self.welcome.clone();
-        welcome.wait_for(Option::is_some).await.ok().and_then(|w| w.clone())
-    }
-
-    /// What the process runs now. Call it inside the runtime.
-    #[must_use]
-    pub fn census(&self) -> Census {
-        self.counters.census()
-    }
-
-    pub(super) const fn routes(&self) -> &Routes {
-        &self.routes
-    }
 }
 
 /// The runtime of one process. [`Node::run`] drives it.

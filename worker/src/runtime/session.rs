@@ -13,7 +13,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
 
 use super::dial::{KEEPALIVE, KEEPALIVE_TIMEOUT};
-use super::node::NodeEvent;
+use super::handle::NodeEvent;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(2);

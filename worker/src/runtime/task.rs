@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::census::{Counted, Counters};
 use super::dial::{Dial, Transports};
+use super::handle::NodeEvent;
 use super::link::{Handed, Outbound, OutboundStream};
-use super::node::{NodeEvent, Routes};
+use super::routes::Routes;
 use super::work::{self, Place, Work};
 use crate::sdk::{Payload, TaskContext};
 

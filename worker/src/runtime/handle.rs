@@ -1,0 +1,92 @@
+//! How others speak to a node: the handle, and the messages of its loop.
+
+use stageline_protocol::JobId;
+use stageline_protocol::control::{Census, Submit, TaskReport, Welcome};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::census::Counters;
+use super::job::{JobUpdate, LocalJob};
+use super::routes::Routes;
+use super::session::SessionEvent;
+
+/// A handle to a running node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    pub(super) events: mpsc::UnboundedSender<NodeEvent>,
+    pub(super) routes: Routes,
+    pub(super) counters: Counters,
+    pub(super) welcome: watch::Receiver<Option<Welcome>>,
+}
+
+impl NodeHandle {
+    /// Submits a job. The receiver follows it; it ends when the node does.
+    #[must_use]
+    pub fn submit(&self, submit: Submit, local: LocalJob) -> watch::Receiver<JobUpdate> {
+        let (updates, updated) = watch::channel(JobUpdate::default());
+        let command = Command::Submit(Box::new((submit, local)), updates);
+        let _node_over = self.events.send(NodeEvent::Command(command));
+        updated
+    }
+
+    /// Cancels a job that this node submitted, and ends its tasks here at once.
+    pub fn cancel(&self, job: JobId, reason: impl Into<String>) {
+        let _node_over = self.events.send(NodeEvent::Command(Command::Cancel(job, reason.into())));
+    }
+
+    /// Ends the node: its tasks are stopped, the coordinator is told. Completes when that is done.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        let command = NodeEvent::Command(Command::Stop(done));
+        if self.events.send(command).is_ok() {
+            let _node_over = stopped.await;
+        }
+    }
+
+    /// Ends the node as [`stop`](Self::stop) does, without waiting.
+    pub fn stop_soon(&self) {
+        let (done, _nobody_waits) = oneshot::channel();
+        let _node_over = self.events.send(NodeEvent::Command(Command::Stop(done)));
+    }
+
+    /// Waits until the coordinator has welcomed this process; none if the node stopped before.
+    /// Cancel safe.
+    pub async fn welcomed(&self) -> Option<Welcome> {
+        let mut welcome = self.welcome.clone();
+        welcome.wait_for(Option::is_some).await.ok().and_then(|w| w.clone())
+    }
+
+    /// What the process runs now. Call it inside the runtime.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.counters.census()
+    }
+
+    pub(super) const fn routes(&self) -> &Routes {
+        &self.routes
+    }
+}
+
+/// What the node's loop is told.
+#[derive(Debug)]
+pub(super) enum NodeEvent {
+    /// What a task says of itself, and the revision of the view that it has applied.
+    Report(JobId, u64, Box<TaskReport>),
+    Session(SessionEvent),
+    Command(Command),
+}
+
+pub(super) enum Command {
+    Submit(Box<(Submit, LocalJob)>, watch::Sender<JobUpdate>),
+    Cancel(JobId, String),
+    Stop(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Submit(..) => "Submit",
+            Self::Cancel(..) => "Cancel",
+            Self::Stop(_) => "Stop",
+        })
+    }
+}
