@@ -40,6 +40,11 @@ pub trait Wire: Sized {
 }
 
 /// A type of the pure protocol that travels as the number of an enum.
+/// The bytes that a value takes on the wire.
+pub fn encoded_size<T: Wire>(value: &T) -> usize {
+    prost::Message::encoded_len(&value.encode())
+}
+
 trait WireEnum: Sized + Copy {
     fn number(self) -> i32;
     fn from_number(number: i32) -> Result<Self, DecodeError>;

@@ -20,7 +20,7 @@ pub mod v1 {
     tonic::include_proto!("stageline.v1");
 }
 
-pub use convert::{DecodeError, Problem, Wire};
+pub use convert::{DecodeError, Problem, Wire, encoded_size};
 
 /// The port that a coordinator listens on unless told otherwise.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -37,11 +37,14 @@ pub const MAX_CONTROL_MESSAGE: usize = 4 << 20;
 /// smaller ones before it and the columns of all.
 pub const MAX_MESSAGE: usize = MAX_PAYLOAD + (16 << 20);
 
+/// The largest pipeline, as a message, in bytes: a view carries it together with all peers.
+pub const MAX_PIPELINE: usize = 1 << 20;
+
 /// The largest blob of a batch, in bytes: a bound of the format itself, whatever the transport takes.
 pub const MAX_BLOB: usize = 128 << 20;
 
 /// The most items in one batch. A sender's own cap is to be at most this.
 pub const MAX_BATCH: usize = 65_536;
 
-/// The most steps in one lineage: the most expansions and broadcasts on one path of a pipeline.
-pub const MAX_STEPS: usize = 64;
+/// The most steps in one lineage.
+pub const MAX_STEPS: usize = stageline_protocol::lineage::MAX_STEPS;

@@ -70,8 +70,8 @@ impl Fleet {
     }
 
     /// The life that goes by this name now.
-    pub(super) fn named(&self, kind: ProcessKind, name: &str) -> Option<Incarnation> {
-        let mut found = self.processes.iter().filter(|(_, p)| p.hello.kind == kind);
+    pub(super) fn worker_named(&self, name: &str) -> Option<Incarnation> {
+        let mut found = self.processes.iter().filter(|(_, p)| p.hello.kind == ProcessKind::Worker);
         found.find(|(_, p)| p.hello.name == name).map(|(id, _)| *id)
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Job {
     pub(super) positions: BTreeMap<StageId, u64>,
     /// Sources that are exhausted and all of whose roots are acked.
     pub(super) finished: BTreeSet<StageId>,
+    /// How often a task of a stage has ended because it reached nobody, having sent nothing.
+    pub(super) unreached: BTreeMap<StageId, u32>,
     /// Figures of tasks that were struck off with their process.
     pub(super) past: BTreeMap<StageId, Past>,
     /// Its views are out of date.
@@ -124,6 +126,7 @@ impl Job {
             cut: BTreeSet::new(),
             positions: BTreeMap::new(),
             finished: BTreeSet::new(),
+            unreached: BTreeMap::new(),
             past: BTreeMap::new(),
             stale: false,
             replan: false,

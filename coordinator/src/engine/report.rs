@@ -11,6 +11,9 @@ use super::Engine;
 use super::job::{Job, Life};
 use crate::store::Record;
 
+/// So many tasks of a stage that reached nobody, one after the other, are no passing trouble.
+const UNREACHED: u32 = 3;
+
 impl Engine {
     pub(super) fn reported(&mut self, now: Time, from: Incarnation, report: Report) {
         let id = report.job;
@@ -121,6 +124,7 @@ impl Job {
         let stage = self.tasks.get(&epoch)?.id.stage;
         let declared = self.stage(stage)?;
         let (site, op, name) = (declared.site, declared.op, declared.name.clone());
+        let has_sent = self.tasks.get(&epoch).is_some_and(|task| task.report.stats.sent > 0);
         self.over(epoch);
         match end {
             TaskEnd::Failed(message) => Some(failed(
@@ -138,6 +142,20 @@ impl Job {
                 FailureKind::Internal,
                 format!("terminal {name:?} ended by itself on {title}: run the job again"),
             )),
+            TaskEnd::LostLinks if !has_sent => {
+                let ends = self.unreached.entry(stage).or_default();
+                *ends += 1;
+                (*ends >= UNREACHED).then(|| {
+                    failed(
+                        FailureKind::Internal,
+                        format!(
+                            "stage {name:?} could reach none of the tasks next to it, {UNREACHED} \
+                             times, the last time on {title}: check the addresses that workers \
+                             advertise (--advertise), and what is between them"
+                        ),
+                    )
+                })
+            }
             TaskEnd::LostLinks | TaskEnd::Stopped => None,
         }
     }

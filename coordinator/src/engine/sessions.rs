@@ -13,7 +13,10 @@ impl Engine {
             Err(why) => return self.refuse(now, session, why),
         };
         let id = hello.incarnation;
-        if let Some(older) = self.fleet.named(hello.kind, &hello.name)
+        // A worker that is started again keeps its name. A client's is for people: it is known by its
+        // incarnation, and several may be called the same.
+        if hello.kind == ProcessKind::Worker
+            && let Some(older) = self.fleet.worker_named(&hello.name)
             && older != id
         {
             self.fleet.supersede(older);

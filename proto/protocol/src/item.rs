@@ -10,6 +10,22 @@ use crate::lineage::Lineage;
 /// about what its bookkeeping takes.
 pub const ITEM_OVERHEAD: u64 = 32;
 
+/// The longest text of a failure that travels, in bytes. Errors can quote what they are about, which
+/// may be a payload.
+pub const MAX_TEXT: usize = 16 << 10;
+
+/// A text of at most [`MAX_TEXT`] bytes: a longer one is cut, and says so.
+#[must_use]
+pub fn shortened(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        const MARK: &str = "… (cut)";
+        let end = text.floor_char_boundary(MAX_TEXT - MARK.len());
+        text.truncate(end);
+        text.push_str(MARK);
+    }
+    text
+}
+
 /// How a payload is encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {
@@ -131,5 +147,17 @@ impl ErrorKind {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        assert_eq!(shortened("as it is".to_owned()), "as it is");
+        let long = shortened("ä".repeat(MAX_TEXT));
+        assert!(long.len() <= MAX_TEXT && long.ends_with("ä… (cut)"), "{}", long.len());
     }
 }

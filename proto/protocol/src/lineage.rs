@@ -8,6 +8,9 @@ use std::fmt;
 
 use crate::ids::StageId;
 
+/// The most steps of a lineage, and so the most expansions and broadcasts on one path of a pipeline.
+pub const MAX_STEPS: usize = 64;
+
 /// One step of a lineage: which of several it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {

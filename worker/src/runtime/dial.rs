@@ -23,6 +23,8 @@ pub(super) const STREAM_WINDOW: u32 = 32 << 20;
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A link whose connections keep failing is worth a warning, each time so many have.
+const WARN_EVERY: u64 = 10;
 /// How long a connection that was hung up may take to end in good order.
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
@@ -90,6 +92,9 @@ impl Dial {
             Some(Err(reason)) => Some(format!("could not reach {address}: {reason}")),
         };
         if let Some(reason) = end {
+            if conn.number.is_multiple_of(WARN_EVERY) {
+                tracing::warn!(peer = %key.peer, attempts = conn.number, "{reason}; trying again");
+            }
             tracing::debug!(peer = %key.peer, %conn, %reason, "link down");
         }
         let _gone_already = task.send(Event::Down { key, conn });

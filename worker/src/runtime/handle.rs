@@ -2,6 +2,7 @@
 
 use stageline_protocol::JobId;
 use stageline_protocol::control::{Census, Submit, TaskReport, Welcome};
+use stageline_protocol::item::shortened;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::census::Counters;
@@ -30,7 +31,8 @@ impl NodeHandle {
 
     /// Cancels a job that this node submitted, and ends its tasks here at once.
     pub fn cancel(&self, job: JobId, reason: impl Into<String>) {
-        let _node_over = self.events.send(NodeEvent::Command(Command::Cancel(job, reason.into())));
+        let _node_over =
+            self.events.send(NodeEvent::Command(Command::Cancel(job, shortened(reason.into()))));
     }
 
     /// Ends the node: its tasks are stopped, the coordinator is told. Completes when that is done.

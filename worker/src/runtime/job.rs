@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stageline_protocol::control::{JobStatus, JobView, Peer, Submit, TaskEnd, TaskReport};
+use stageline_protocol::item::shortened;
 use stageline_protocol::task::{Dials, Plan};
 use stageline_protocol::{StageId, TaskId};
 use tokio::sync::{mpsc, watch};
@@ -75,7 +76,7 @@ impl Job {
 
     /// A task that could not start: reported as ended for that reason.
     pub(super) fn failed_to_start(&mut self, id: TaskId, reason: String) {
-        let ended = Some(TaskEnd::Failed(reason));
+        let ended = Some(TaskEnd::Failed(shortened(reason)));
         let report = TaskReport { id, ended, ..TaskReport::default() };
         self.tasks.insert(id, Entry { sender: None, applied: 0, report });
         self.news = true;

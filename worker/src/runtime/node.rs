@@ -8,9 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stageline_proto::MAX_PIPELINE;
 use stageline_protocol::control::{
-    Down, Hello, JobPhase, JobView, ProcessKind, Report, TaskReport, Up, Welcome,
+    Down, Failure, FailureKind, Hello, JobPhase, JobStatus, JobView, Outcome, ProcessKind, Report,
+    Submit, TaskReport, Up, Welcome,
 };
+use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Op, Site};
 use stageline_protocol::task::{Limits, Task};
 use stageline_protocol::{Incarnation, JobId, TaskId, VERSIONS};
@@ -321,6 +324,10 @@ impl Node {
         match command {
             Command::Submit(boxed, updates) => {
                 let (submit, local) = *boxed;
+                if let Some(status) = self.too_large(&submit) {
+                    updates.send_modify(|update| update.status = Some(status));
+                    return;
+                }
                 let mut job = Job::new(local);
                 job.updates = Some(updates);
                 job.submit = Some(submit.clone());
@@ -340,6 +347,28 @@ impl Node {
             }
             Command::Stop(_) => {}
         }
+    }
+
+    /// A pipeline that no message could carry is refused where it was made.
+    fn too_large(&self, submit: &Submit) -> Option<JobStatus> {
+        let size = stageline_proto::encoded_size(&submit.pipeline);
+        if size <= MAX_PIPELINE {
+            return None;
+        }
+        let message = format!(
+            "the pipeline takes {size} bytes, parameters included; the largest is {MAX_PIPELINE}: \
+             let large settings come as items, or from a file that the workers can read"
+        );
+        let failure = Failure { kind: FailureKind::Invalid, message };
+        Some(JobStatus {
+            job: submit.job,
+            name: shortened(submit.pipeline.name.clone()),
+            phase: JobPhase::Ended(Outcome::Failed(failure)),
+            client: self.config.name.clone(),
+            age: Duration::ZERO,
+            stages: Vec::new(),
+            held_up_by: Vec::new(),
+        })
     }
 
     /// Makes what runs here what the view says.

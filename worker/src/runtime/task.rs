@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use stageline_protocol::control::{TaskEnd, TaskReport};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
+use stageline_protocol::item::shortened;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
 use stageline_protocol::{Body, ConnId, Frame, JobId, TaskId, Time};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
@@ -287,7 +288,7 @@ impl State {
             Event::CoordinatorHeard => self.task.heard(now),
             Event::Report => self.report(),
             Event::Failed(message) => {
-                self.ended.get_or_insert(TaskEnd::Failed(message));
+                self.ended.get_or_insert(TaskEnd::Failed(shortened(message)));
             }
             Event::Stop => {
                 self.ended.get_or_insert(TaskEnd::Stopped);

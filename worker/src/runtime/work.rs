@@ -7,6 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{BoxStream, StreamExt};
+use stageline_protocol::item::shortened;
 use stageline_protocol::task::Finished;
 use stageline_protocol::{Body, ErrorKind, Item, ItemError, Lineage};
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,8 @@ use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot, panic_message};
 
 /// Outputs of an expansion that are handed over at a time, at the most.
 const CHUNK: usize = 64;
+/// Once they have so many bytes, no more are added.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// The roots of a source, in order. A fault becomes an error item with a root of its own. A panic
 /// fails the job: what the source still had is not known, so it must not look exhausted.
@@ -80,7 +83,7 @@ impl Place {
         Box::new(ItemError {
             stage: self.stage.clone(),
             kind: fault.kind,
-            message: fault.message,
+            message: shortened(fault.message),
             attempts: fault.attempts,
             worker: self.worker.clone(),
         })
@@ -135,14 +138,21 @@ async fn expand(
     place: &Place,
     task: &TaskSender,
 ) -> Option<Finished> {
-    let mut chunks = outputs.ready_chunks(CHUNK);
-    while let Some(chunk) = chunks.next().await {
-        let mut fault = None;
-        let mut payloads = Vec::with_capacity(chunk.len());
-        for output in chunk {
+    let mut outputs = outputs.fuse().boxed();
+    let mut next = outputs.next().await;
+    while next.is_some() {
+        let (mut payloads, mut size, mut fault) = (Vec::new(), 0, None);
+        // The first output is waited for; after it, what is there already, up to a batch.
+        while let Some(output) = next.take() {
             match output {
-                Ok(payload) => payloads.push(payload),
+                Ok(payload) => {
+                    size += payload.bytes.len();
+                    payloads.push(payload);
+                }
                 Err(error) => fault = Some(error),
+            }
+            if payloads.len() < CHUNK && size < CHUNK_BYTES && fault.is_none() {
+                next = Ready(&mut outputs).await.flatten();
             }
         }
         let (room, has_room) = oneshot::channel();
@@ -151,6 +161,7 @@ async fn expand(
             return Some(Finished::Failed(place.error(fault)));
         }
         has_room.await.ok()?;
+        next = outputs.next().await;
     }
     Some(Finished::Expanded)
 }

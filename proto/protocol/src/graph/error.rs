@@ -55,6 +55,18 @@ pub enum GraphError {
     /// The stages feed each other.
     #[error("stages {} form a cycle: a pipeline flows one way; remove a channel between them", join(.0))]
     Cycle(Vec<String>),
+    /// A lineage has a step for each expansion and broadcast, and only so many of them.
+    #[error(
+        "stage {stage:?} is expansion or broadcast number {depth} on its path; there may be {max}: let one stage do the work of several"
+    )]
+    TooDeep {
+        /// The stage.
+        stage: String,
+        /// How many there are up to it.
+        depth: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// A source takes nothing.
     #[error(
         "source {stage:?} has an input from stage {from:?}: a source makes items; use map or flat_map for a stage that takes some"

@@ -18,6 +18,7 @@ pub use nearest::nearest;
 
 use crate::control::Function;
 use crate::ids::StageId;
+use crate::lineage::MAX_STEPS;
 use crate::pipeline::{Carries, Op, Pipeline, Site, Stage, TypeTag};
 
 /// A legal pipeline.
@@ -54,6 +55,7 @@ impl Graph {
             return Err(GraphError::NoSource(pipeline.name));
         }
         let order = topological(&pipeline)?;
+        check_depth(&pipeline, &order)?;
         for (id, stage) in pipeline.stages() {
             check_shape(&pipeline, id, stage)?;
             check_settings(stage)?;
@@ -196,6 +198,25 @@ impl Graph {
 
 fn name(pipeline: &Pipeline, stage: StageId) -> String {
     pipeline.stage(stage).map_or_else(String::new, |stage| stage.name.clone())
+}
+
+/// No path has more expansions and broadcasts than a lineage has steps.
+fn check_depth(pipeline: &Pipeline, order: &[StageId]) -> Result<(), GraphError> {
+    let mut depths = BTreeMap::<StageId, usize>::new();
+    for &id in order {
+        let Some(stage) = pipeline.stage(id) else { continue };
+        let before =
+            pipeline.inputs(id).filter_map(|(_, channel)| depths.get(&channel.from).copied());
+        let whole =
+            pipeline.outputs(id).filter(|(_, channel)| channel.carries == Carries::All).count();
+        let steps = usize::from(stage.op == Op::FlatMap) + usize::from(whole > 1);
+        let depth = before.max().unwrap_or(0) + steps;
+        if depth > MAX_STEPS {
+            return Err(GraphError::TooDeep { stage: stage.name.clone(), depth, max: MAX_STEPS });
+        }
+        depths.insert(id, depth);
+    }
+    Ok(())
 }
 
 fn check_names(pipeline: &Pipeline) -> Result<(), GraphError> {
