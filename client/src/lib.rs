@@ -25,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! Whichever process dies, no item is lost, and each result comes out of the terminal exactly once;
+//! Whichever worker dies, no item is lost, and each result comes out of the terminal exactly once;
 //! stage functions run at least once, with [`Context::idempotency_key`] to tell a repetition.
 //! Results come in the order in which they are ready.
 

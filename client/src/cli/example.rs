@@ -107,12 +107,3 @@ fn exactly_the_known_faults_of_a_tree_are_found() {
     expected.sort();
     assert_eq!(run(&file), expected);
 }
-
-/// Prints what is found in the pages of `PAGES`, to be compared with a checker of another kind.
-#[test]
-#[ignore = "prints, for a comparison by hand"]
-fn print_what_is_found() {
-    let pages = std::env::var("PAGES").expect("PAGES is set");
-    let found = run(&load(&[("PAGES", &pages)]));
-    found.iter().for_each(|line| println!("{line}"));
-}

@@ -16,6 +16,7 @@ use stageline_worker::sdk::{Fault, Payload, json};
 use super::Told;
 use super::args::Run;
 use super::file::{PipelineFile, SinkSpec};
+use super::progress::render::without_worker;
 use super::progress::summary::{Exit, Reason, summary};
 use super::progress::{Progress, Screen};
 use super::sink::{ErrorLine, Sink, SinkError};
@@ -41,6 +42,11 @@ pub(super) async fn run(args: Run, registry: Registry, screen: &Screen) -> anyho
             true => SinkSpec::Stdout,
             false => SinkSpec::File(output.clone()),
         };
+    }
+    if args.errors.as_deref().is_some_and(|path| path.as_os_str() == "-") {
+        anyhow::bail!(
+            "--errors -: error items go to a file, so name one; without it, the first ones are logged"
+        );
     }
     file.errors = args.errors.clone().or(file.errors);
     file.fail_fast |= args.fail_fast;
@@ -187,10 +193,19 @@ async fn take_all(
 
 async fn keep_showing(progress: &mut Progress, job: &Job) -> Infallible {
     let mut ticks = tokio::time::interval(SHOW_EVERY);
+    let mut alone = Vec::new();
     loop {
         ticks.tick().await;
         if let Some(status) = job.status() {
             progress.show(&status);
+            let now_alone: Vec<String> = without_worker(&status).map(str::to_owned).collect();
+            for stage in now_alone.iter().filter(|stage| !alone.contains(*stage)) {
+                tracing::warn!(
+                    "stage {stage} has no worker any more: start one that registers its function, \
+                     and the job goes on"
+                );
+            }
+            alone = now_alone;
         }
     }
 }

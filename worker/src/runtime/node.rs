@@ -250,7 +250,8 @@ impl Node {
                     let (last, attempts) = (error, self.failures);
                     return Some(Stopped::NoCoordinator { last, attempts, waited });
                 }
-                if self.failures == 1 || self.failures.is_multiple_of(10) {
+                // One that starts together with its coordinator may be the first of the two.
+                if self.failures == 3 || self.failures.is_multiple_of(10) {
                     tracing::warn!(attempts = self.failures, "{error}; trying again");
                 }
             }

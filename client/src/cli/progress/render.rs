@@ -90,11 +90,21 @@ pub fn log_line(status: &JobStatus, rates: &Rates) -> String {
     line
 }
 
+/// The stages of a running job that nobody runs: their workers have gone.
+pub fn without_worker(status: &JobStatus) -> impl Iterator<Item = &str> {
+    let running = status.phase == JobPhase::Running;
+    let stages = status.stages.iter().filter(move |stage| running && stage.slots == 0);
+    stages.map(|stage| stage.name.as_str())
+}
+
 fn waits(status: &JobStatus) -> Vec<String> {
     let mut waits = Vec::new();
     if let JobPhase::Waiting(functions) = &status.phase {
         waits.push(format!("waiting for a worker that registers {}", functions.join(", ")));
     }
+    waits.extend(without_worker(status).map(|stage| {
+        format!("stage {stage} has no worker: it waits for one that registers its function")
+    }));
     waits.extend(status.held_up_by.iter().map(|held| {
         format!("{} waits for its root {}, which is at {}", held.source, held.root, held.stage)
     }));

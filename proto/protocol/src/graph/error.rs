@@ -192,7 +192,7 @@ pub enum GraphError {
     },
     /// The function is for another operator.
     #[error(
-        "stage {stage:?} is a {op}, but {function:?} is registered as a {registered}: use the operator that it is registered for, or register it as a {op}"
+        "stage {stage:?} is a {op}, but {function:?} is registered as a {registered}: use the operator that it is registered for (in a pipeline file, `op: {registered}`), or register it as a {op}"
     )]
     WrongOp {
         /// The stage.
