@@ -1,8 +1,10 @@
 //! Figures of a cluster of real processes on this machine:
 //!
-//!     cargo run --release -p stageline-tests --bin figures -- pause     how long a kill stops the results
-//!     cargo run --release -p stageline-tests --bin figures -- memory    what a stalled consumer costs
-//!     cargo run --release -p stageline-tests --bin figures -- overlap   whether two stages overlap
+//! ```sh
+//! cargo run --release -p stageline-tests --bin figures -- pause     # how long a kill stops the results
+//! cargo run --release -p stageline-tests --bin figures -- memory    # what a stalled consumer costs
+//! cargo run --release -p stageline-tests --bin figures -- overlap   # whether two stages overlap
+//! ```
 
 use std::process::ExitCode;
 

@@ -4,7 +4,9 @@
 //! results that nobody takes. Prints the resident memory of every process after 15 s and after 60 s;
 //! they must be within 8 MiB of each other.
 //!
-//!     cargo run --release -p stageline-tests --bin figures -- memory
+//! ```sh
+//! cargo run --release -p stageline-tests --bin figures -- memory
+//! ```
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -3,7 +3,9 @@
 //! Prints the total for one such stage and for two, beside the ideal of items × 2 ms ÷ 32. The waits
 //! are exact (a timer thread), so what is above the ideal is the pipeline's own.
 //!
-//!     cargo run --release -p stageline-tests --bin figures -- overlap
+//! ```sh
+//! cargo run --release -p stageline-tests --bin figures -- overlap
+//! ```
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -4,7 +4,9 @@
 //! The middle worker is killed (SIGKILL) while it holds items. Prints the longest time between two
 //! results before and after the kill, and what was lost and doubled: nothing.
 //!
-//!     cargo run --release -p stageline-tests --bin figures -- pause
+//! ```sh
+//! cargo run --release -p stageline-tests --bin figures -- pause
+//! ```
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -9,10 +9,10 @@
 //!
 //! with two workers or more a stage, and items that fail in the maps and inside the flat_map.
 //!
-//! What must come out is computed beforehand ([`oracle`]). Checked after every step, not only at the
+//! What must come out is computed beforehand (`oracle`). Checked after every step, not only at the
 //! end:
 //! - at the terminal: nothing twice, nothing that was not expected, nothing with another content;
-//! - on the wires ([`watch`]): sent ≤ granted; grants, acks and forfeits never fall; an ack for an item
+//! - on the wires (`watch`): sent ≤ granted; grants, acks and forfeits never fall; an ack for an item
 //!   is sent only when all that comes of it has been delivered; nobody breaks the protocol;
 //! - in every task that was touched: its own invariants, a source's window, timers that advance;
 //! - and the job completes, with nothing lost, within a minute of simulated time after the last
