@@ -31,6 +31,17 @@ fn a_worker_that_is_back_within_the_grace_time_goes_on() {
 }
 
 #[test]
+fn two_clients_may_be_called_the_same() {
+    let (mut world, client, a, b) = running();
+    let other = world.client("c");
+    world.pass(5 * SECOND, &[client, other, a, b]);
+    assert_eq!(world.phase(), JobPhase::Running, "the first goes on");
+    let clients = world.engine.processes();
+    let clients = clients.iter().filter(|process| process.kind == ProcessKind::Client);
+    assert_eq!(clients.filter(|client| client.connected).count(), 2);
+}
+
+#[test]
 fn a_worker_that_is_not_back_is_dead_and_its_tasks_come_back_in_a_new_life() {
     let (mut world, client, a, b) = running();
     let (lost, other) = (world.task(a, 1).unwrap(), world.task(b, 1));

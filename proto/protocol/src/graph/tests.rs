@@ -43,6 +43,13 @@ fn two_sources_that_meet_are_two_sections() {
     assert_eq!(graph.sections()[1].boundaries, [StageId(4)]);
 }
 
+#[test]
+fn a_path_has_no_more_expansions_than_a_lineage_has_steps() {
+    assert!(Graph::new(line(&[Op::FlatMap; MAX_STEPS])).is_ok());
+    let error = Graph::new(line(&[Op::FlatMap; MAX_STEPS + 1])).unwrap_err();
+    assert!(matches!(error, GraphError::TooDeep { depth: 65, max: 64, .. }), "{error}");
+}
+
 /// One row for each thing that can be wrong: how it comes about, and what the error must name.
 #[test]
 fn each_error_names_the_stage_and_the_remedy() {
