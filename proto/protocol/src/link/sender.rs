@@ -2,7 +2,7 @@
 
 use crate::frame::{Grant, Items, LinkPolicy, Return, Summary};
 use crate::ids::{ConnId, StageId};
-use crate::item::{Body, Item};
+use crate::item::Item;
 use crate::ranges::Settled;
 use crate::ring::Ring;
 use crate::time::Time;
@@ -50,7 +50,6 @@ pub struct Sender {
     limit: Grant,
     bytes: u64,
     window: u64,
-    max_payload: u64,
     forfeited: u64,
     withdrawn: bool,
     last_used: Time,
@@ -243,7 +242,6 @@ impl Sender {
             bytes,
             retained: carried,
             window: next.policy.window_bytes,
-            max_payload: next.policy.max_payload,
             last_used: now,
             ..Self::new()
         };
@@ -302,15 +300,6 @@ impl Sender {
     #[must_use]
     pub const fn retained_bytes(&self) -> u64 {
         self.retained_bytes
-    }
-
-    /// Whether a payload is within what the receiver takes.
-    #[must_use]
-    pub fn takes_payload(&self, body: &Body) -> bool {
-        match body {
-            Body::Value(_, bytes) => !self.up || bytes.len() as u64 <= self.max_payload,
-            Body::Error(_) | Body::End => true,
-        }
     }
 
     /// Items sent on this connection, and the limit with forfeits taken off: `sent ≤ granted`.

@@ -1,7 +1,6 @@
 //! What a task says of itself.
 
 use crate::control::{TaskEnd, TaskReport, TaskStats};
-use crate::ids::ChannelId;
 
 use super::Task;
 
@@ -47,11 +46,6 @@ impl Task {
             .map(|l| &l.wire)
             .chain(outputs)
             .fold((0, 0), |(up, all), wire| (up + u64::from(wire.is_up()), all + 1))
-    }
-
-    /// The channels that are cut, as far as this task knows.
-    pub fn cut_channels(&self) -> impl Iterator<Item = ChannelId> + '_ {
-        self.cut.iter().copied()
     }
 
     /// Roots admitted by this source; none for another task.
