@@ -8,6 +8,7 @@ use stageline_protocol::{ConnId, Frame, TaskId, Time};
 use super::cluster::{Cluster, Event};
 use super::log::Short;
 use super::network::{ACCEPTOR, Conn, ConnEnd, DIALLER, Pid};
+use super::schedule::one_of;
 
 impl Cluster {
     pub(super) fn dial(&mut self, pid: Pid, id: TaskId, key: LinkKey, open: Box<Open>) {
@@ -171,7 +172,8 @@ impl Cluster {
 
     /// What its reader had already read may come to the task after the end was closed.
     fn linger(&mut self, index: usize, side: usize) {
-        let until = self.later(0, 3_000);
+        let longest = one_of(&mut self.rng, &[0, 3_000, 500_000]);
+        let until = self.later(0, longest);
         self.network.get(index).ends[side].lingers_until = until;
     }
 

@@ -7,7 +7,7 @@ use stageline_protocol::Time;
 use stageline_protocol::control::{ProcessKind, TaskEnd, Up};
 
 use super::cluster::{Cluster, Event};
-use super::network::Pid;
+use super::network::{ACCEPTOR, DIALLER, Pid};
 use super::schedule::{Fault, LEASE, joining, one_of};
 
 /// The first process is the client.
@@ -227,8 +227,19 @@ impl Cluster {
     fn break_conn(&mut self, conn: usize) {
         let (link, id) = (self.network.get(conn).link, self.network.get(conn).id);
         self.log.note(self.now, format_args!("BREAK {link} {id}"));
-        self.lose_frames(conn, 0);
-        self.lose_frames(conn, 1);
+        // The way to the acceptor may only be slow: it hears of a newer connection first, and of what
+        // was said on this one later.
+        if self.chance(2) {
+            let lost = self.later(0, 20_000);
+            self.network.get(conn).ends[DIALLER].lost_after = Some(lost);
+            self.at(lost, Event::Down(conn, DIALLER));
+            let (slow, lost) = (self.later(0, 200_000), self.later(200_000, 600_000));
+            self.network.get(conn).ends[ACCEPTOR].arrival(slow);
+            self.lose_frames_after(conn, ACCEPTOR, lost);
+        } else {
+            self.lose_frames(conn, 0);
+            self.lose_frames(conn, 1);
+        }
     }
 
     /// The same worker again, or another in its place.
