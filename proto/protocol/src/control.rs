@@ -103,6 +103,8 @@ pub struct TaskPlan {
     pub id: TaskId,
     /// How many items it may run at a time.
     pub slots: u32,
+    /// It is to give back what has not started, finish the rest, and end: its process is leaving.
+    pub drain: bool,
 }
 
 /// Where a task of the job is.
@@ -389,6 +391,8 @@ pub struct ProcessStatus {
     pub census: Census,
     /// Whether its session is up.
     pub connected: bool,
+    /// Whether it is leaving: it finishes what it has begun, and takes no more.
+    pub leaving: bool,
 }
 
 /// What a process sends over its session, after its [`Hello`].
@@ -404,6 +408,9 @@ pub enum Up {
     Submit(Submit),
     /// A client ends a job of its own.
     Cancel(JobId, String),
+    /// It is about to leave: it takes nothing more, finishes what it has begun, and then says
+    /// goodbye. A level, said again over each new session; it is never taken back.
+    Leaving,
     /// It leaves in good order; nothing of it is to be waited for.
     Goodbye,
 }

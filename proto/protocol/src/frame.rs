@@ -151,6 +151,8 @@ pub enum CloseReason {
     Violation,
     /// No protocol version is common to both ends.
     Version,
-    /// The task has ended in good order.
+    /// This end is done with the link and holds nothing of it: its task is ending in good order.
+    /// From a receiver: what it has not acked it has not started, nor will it. A sender answers with
+    /// the same, so that the receiver knows that its last acks were heard.
     Done,
 }

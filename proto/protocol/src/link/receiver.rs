@@ -101,6 +101,12 @@ impl Receiver {
         self.policy
     }
 
+    /// Whether it has never been connected, or has been given up since: it has nothing to tell.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.conn.is_none()
+    }
+
     /// The sender dialled, and resumes from that connection (none: it holds nothing of this link).
     /// Answers the summary of that connection; this end moves to the new numbers at once.
     pub fn accept(&mut self, conn: ConnId, resume: Option<ConnId>) -> (Option<Summary>, Resumed) {

@@ -32,6 +32,8 @@ pub struct Freed {
     pub acked: Vec<u64>,
     /// Items to be sent again by somebody, with their inputs, oldest first.
     pub resend: Vec<(Item, u64)>,
+    /// Items that were given back unstarted, with their inputs, oldest first.
+    pub returned: Vec<(Item, u64)>,
 }
 
 /// The upstream end of a link.
@@ -275,7 +277,7 @@ impl Sender {
             for number in range {
                 if let Some(entry) = self.retained.remove(number) {
                     self.retained_bytes -= entry.item.size();
-                    freed.resend.push((entry.item, entry.input));
+                    freed.returned.push((entry.item, entry.input));
                 }
             }
         }
@@ -283,7 +285,7 @@ impl Sender {
         for number in self.framed..self.retained.next() {
             if let Some(entry) = self.retained.remove(number) {
                 self.retained_bytes -= entry.item.size();
-                freed.resend.push((entry.item, entry.input));
+                freed.returned.push((entry.item, entry.input));
             }
         }
         self.framed = self.retained.next();

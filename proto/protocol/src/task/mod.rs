@@ -19,9 +19,12 @@
 //! A downstream task that is gone gives back all that was not acked: it is dispatched again. An
 //! upstream task that is gone leaves orphans: those not started are dropped (somebody upstream still
 //! holds them), those running go on, and acks for them have nobody to go to.
+//!
+//! A task that is to leave goes in good order instead: see `leave`.
 
 mod credit;
 mod inputs;
+mod leave;
 mod outputs;
 mod peers;
 mod report;
@@ -271,6 +274,7 @@ struct InLink {
     wire: Wire,
     receiver: Receiver,
     flush: bool,
+    done: leave::Done,
 }
 
 impl Task {
@@ -338,16 +342,6 @@ impl Task {
         self.effects.pop_front()
     }
 
-    /// Stops taking items: gives back what has not started, and ends when all else is acked.
-    pub fn drain(&mut self, now: Time) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        self.give_back_queued();
-        self.settle_down(now);
-    }
-
     const fn policy(&self) -> LinkPolicy {
         LinkPolicy { window_bytes: self.limits.window_bytes, max_payload: self.limits.max_payload }
     }
@@ -368,14 +362,6 @@ impl Task {
                 link.flush = true;
                 self.dirty.insert(*key);
             }
-        }
-    }
-
-    /// A draining task is over when all is acked and its last acks have gone out.
-    fn end_if_drained(&mut self) {
-        let told = |link: &InLink| !link.wire.is_up() || !link.receiver.has_settled();
-        if self.draining && self.ledger.is_empty() && self.in_links.values().all(told) {
-            self.end(TaskEnd::Stopped);
         }
     }
 

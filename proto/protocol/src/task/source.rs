@@ -45,6 +45,10 @@ impl Task {
     /// are no more.
     pub fn roots(&mut self, now: Time, roots: Vec<Body>, exhausted: bool) {
         self.source.pulling = false;
+        if self.draining && !roots.is_empty() {
+            // Whoever takes its place makes them again.
+            return;
+        }
         for body in roots {
             let Some(window) = &mut self.window else { return };
             if window.exhausted().is_some() {
