@@ -15,7 +15,7 @@ use super::wire::Wire;
 use super::{LinkKey, Task};
 
 /// One output channel, with its links to the tasks downstream.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutPort {
     pub(super) channel: ChannelId,
     pub(super) downstream: StageId,
@@ -30,14 +30,14 @@ pub(super) struct OutPort {
     last: Option<LinkKey>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutLink {
     pub(super) wire: Wire,
     pub(super) sender: Sender,
     pub(super) flush: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Queued {
     item: Item,
     input: u64,
