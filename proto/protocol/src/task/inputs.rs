@@ -13,7 +13,7 @@ use super::Bug;
 use super::{Effect, Finished, LinkKey, Task};
 
 /// An input that is not settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Input {
     pub(super) origin: Origin,
     pub(super) lineage: Lineage,
@@ -30,7 +30,7 @@ pub(super) struct Input {
 }
 
 /// Where an input came from, and so where its ack goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
     /// A number of a link's current connection.
     Link(LinkKey, u64),
@@ -40,7 +40,7 @@ pub(super) enum Origin {
     Orphan,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Queued,
     /// In a slot.

@@ -56,7 +56,7 @@ use outputs::OutPort;
 use wire::Wire;
 
 /// Sizes and times of a task. [`Limits::default`] is what design and benchmarks settled on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The byte window of each input link. Default 2 MiB.
     pub window_bytes: u64,
@@ -98,7 +98,7 @@ impl Default for Limits {
 
 /// Deliberate defects, for tests of the tests.
 #[cfg(any(test, feature = "planted-bugs"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bug {
     /// An input is acked when its outputs are sent, not when they are acked.
     EarlyAck,
@@ -149,7 +149,7 @@ pub struct LinkKey {
 }
 
 /// What a task should be like, as far as others decide it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// How many items it may run at a time.
     pub slots: u32,
@@ -168,7 +168,7 @@ pub struct Plan {
 }
 
 /// Which end of a link dials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dials {
     /// This one.
     We,
@@ -177,7 +177,7 @@ pub enum Dials {
 }
 
 /// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Dial the peer and send this frame first. Answer with frames, or with [`Task::on_down`].
     Dial(LinkKey, Box<Open>),
@@ -215,7 +215,7 @@ pub enum Effect {
 }
 
 /// How a function call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Finished {
     /// A map's output.
     One(Encoding, Bytes),
@@ -230,7 +230,7 @@ pub enum Finished {
 }
 
 /// One task. See the module's story.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Task {
     id: TaskId,
     job: JobId,
@@ -269,7 +269,7 @@ pub struct Task {
 }
 
 /// An input link.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct InLink {
     wire: Wire,
     receiver: Receiver,

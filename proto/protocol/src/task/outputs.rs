@@ -15,7 +15,7 @@ use super::wire::Wire;
 use super::{LinkKey, Task};
 
 /// One output channel, with its links to the tasks downstream.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutPort {
     pub(super) channel: ChannelId,
     pub(super) downstream: StageId,
@@ -30,7 +30,7 @@ pub(super) struct OutPort {
     last: Option<LinkKey>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutLink {
     pub(super) wire: Wire,
     pub(super) sender: Sender,
@@ -39,7 +39,7 @@ pub(super) struct OutLink {
     pub(super) done: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Queued {
     item: Item,
     input: u64,

@@ -8,7 +8,7 @@ use crate::time::Time;
 use super::inputs::{Input, Origin};
 use super::{Effect, Task};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
