@@ -26,6 +26,7 @@ use super::census::Counters;
 use super::dial::Transports;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
+use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
 use super::task::{Event, TaskLoop};
@@ -53,6 +54,8 @@ pub struct NodeConfig {
     pub registry: Arc<Registry>,
     /// Sizes and times of its tasks.
     pub limits: Limits,
+    /// How its tasks reach those of other processes.
+    pub dialler: Dialler,
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.
     pub give_up: Option<Duration>,
@@ -128,6 +131,7 @@ impl Node {
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
         let handle = NodeHandle { events: sender, routes, counters: Counters::default(), welcome };
+        let transports = Transports::new(config.dialler.clone());
         let node = Self {
             config,
             incarnation,
@@ -139,7 +143,7 @@ impl Node {
             session_lost: None,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
-            transports: Transports::default(),
+            transports,
             loops: JoinSet::new(),
             handles: BTreeMap::new(),
             started: Instant::now(),
