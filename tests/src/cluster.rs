@@ -14,6 +14,8 @@ use stageline_protocol::control::ProcessStatus;
 
 /// Turns a hang into a failure.
 pub const GUARD: Duration = Duration::from_secs(60);
+/// What each process logs: how it goes, and each link that breaks.
+const LOG: &str = "info,stageline_worker=debug";
 
 /// A process of a cluster; killed when it is dropped.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ impl Process {
             .args(arguments)
             .env("STAGELINE_TEST_DIR", dir)
             .env("NO_COLOR", "1")
+            .env("STAGELINE_LOG", LOG)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
