@@ -234,16 +234,18 @@ impl Fleet {
         Some(verdict)
     }
 
-    /// Whether nothing of any job is left in any process.
+    /// The processes that still have something of a job.
     ///
     /// # Panics
     /// When the coordinator does not answer.
-    pub async fn is_idle(&self) -> bool {
-        let all = censuses(&self.address).await;
-        all.iter().all(|(name, census)| {
-            (census.tasks, census.links, census.children, census.timers) == (0, 0, 0, 0)
-                && !name.is_empty()
-        })
+    pub async fn busy(&self) -> Vec<String> {
+        let all = censuses(&self.address).await.into_iter();
+        // The coordinator counts its sessions as links, and its jobs as tasks.
+        let busy = all.filter(|(name, c)| {
+            let links = if name == COORDINATOR { 0 } else { c.links };
+            (c.tasks, links, c.children) != (0, 0, 0)
+        });
+        busy.map(|(name, census)| format!("{name} still has {census:?}")).collect()
     }
 
     /// How processes that were told to end did, if not with exit code 0.

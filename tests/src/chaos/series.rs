@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::fleet::{Fleet, Running};
 use super::oracle::Verdict;
 use super::work::Shape;
-use crate::cluster::eventually;
+use crate::cluster::GUARD;
 
 /// A job that has not ended by then hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -77,14 +77,21 @@ impl Series {
     /// be asked.
     ///
     /// # Panics
-    /// When they do not become so.
+    /// When the coordinator does not answer.
     pub async fn finish(mut self, fleet: &mut Fleet) -> Verdict {
         while !self.is_broken() && self.look(fleet, false) {
             tokio::time::sleep(LOOK).await;
         }
-        if !self.is_broken() && fleet.net.is_none() {
-            let fleet = &*fleet;
-            eventually("every process is idle", async || fleet.is_idle().await).await;
+        let since = Instant::now();
+        while !self.is_broken() && fleet.net.is_none() {
+            let busy = fleet.busy().await;
+            if busy.is_empty() {
+                break;
+            }
+            if since.elapsed() > GUARD {
+                self.verdict.faults.extend(busy);
+            }
+            tokio::time::sleep(LOOK).await;
         }
         self.verdict
     }
