@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::net::Net;
 use super::oracle::{Verdict, judge};
 use super::work::{ROLES, Shape};
-use crate::cluster::{Process, censuses, this_program};
+use crate::cluster::{Process, censuses};
 
 /// The name of the coordinator.
 pub const COORDINATOR: &str = "coordinator";
@@ -49,6 +49,7 @@ pub struct Running {
 /// A coordinator, two workers of each role, and at times a client.
 #[derive(Debug)]
 pub struct Fleet {
+    program: String,
     /// Its logs, traces and results; kept when a run breaks.
     pub dir: tempfile::TempDir,
     /// Where the coordinator listens.
@@ -62,19 +63,20 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a coordinator and `each` workers for every role, and waits until they are registered.
+    /// Starts a coordinator and `each` workers for every role, all of them the program `chaos`, and waits until they are registered.
     /// With a net, each process has a namespace of its own in it. With a store, the coordinator keeps
     /// its state there, so it may be killed and started again.
     ///
     /// # Panics
     /// When a process does not start.
-    pub async fn start(each: usize, net: Option<Net>, store: bool) -> Self {
+    pub async fn start(program: &str, each: usize, net: Option<Net>, store: bool) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let listen = net.as_ref().map_or_else(
             || "127.0.0.1:0".to_owned(),
             |net| format!("{}:7400", net.address(COORDINATOR)),
         );
         let mut fleet = Self {
+            program: program.to_owned(),
             dir,
             address: listen.clone(),
             net,
@@ -121,7 +123,7 @@ impl Fleet {
     }
 
     fn launch(&mut self, name: &str, arguments: Vec<String>) {
-        let mut all = vec![this_program()];
+        let mut all = vec![self.program.clone()];
         if let Some(net) = &self.net {
             all.splice(0..0, net.command(name));
         }
@@ -216,6 +218,24 @@ impl Fleet {
         arguments.extend(["--items", &items_text, "--to", &to_text].map(str::to_owned));
         self.launch(CLIENT, arguments);
         Running { shape, items, since: Instant::now(), to }
+    }
+
+    /// How many results of a job have come so far; calls of its sink, if it has one.
+    #[must_use]
+    pub fn progress(&self, job: &Running) -> usize {
+        let file = match job.shape {
+            Shape::Plain | Shape::Spread => job.to.with_extension("results"),
+            Shape::Sink => return self.traced("kept-"),
+        };
+        std::fs::read_to_string(file).map_or(0, |text| text.lines().count())
+    }
+
+    /// The lines of all traces whose names begin so.
+    fn traced(&self, prefix: &str) -> usize {
+        let files = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        let files = files.filter(|file| file.file_name().to_string_lossy().starts_with(prefix));
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        texts.map(|text| text.lines().count()).sum()
     }
 
     /// The verdict on a job, once its client has ended or has been killed.

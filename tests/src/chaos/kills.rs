@@ -16,6 +16,7 @@ use super::fleet::{CLIENT, COORDINATOR, Fleet, State};
 use super::oracle::Verdict;
 use super::series::{LOOK, Series};
 use super::work::Shape;
+use crate::cluster::this_program;
 
 /// One job of each shape completes, at the least.
 const LEAST_JOBS: u64 = 3;
@@ -49,7 +50,7 @@ enum Fault {
 /// # Panics
 /// When a process cannot be started.
 pub async fn run(plan: &Plan) -> Outcome {
-    let fleet = Fleet::start(2, None, plan.coordinator).await;
+    let fleet = Fleet::start(&this_program(), 2, None, plan.coordinator).await;
     let mut driver = Driver {
         fleet,
         rng: Rng::with_seed(plan.seed),
@@ -159,7 +160,8 @@ impl Driver {
             62..72 => (Fault::Stop(short), is_worker),
             72..82 => (Fault::End(soon), is_worker),
             82..88 if self.plan.coordinator => (Fault::Kill(soon), |name| name == COORDINATOR),
-            82..91 => (Fault::Stop(short), |name| name == COORDINATOR),
+            // Longer than a lease, too: its time does not count.
+            82..91 => (Fault::Stop(short * 4), |name| name == COORDINATOR),
             91..96 => (Fault::Kill(soon), |name| name == CLIENT),
             _ => (Fault::Stop(short), |name| name == CLIENT),
         };

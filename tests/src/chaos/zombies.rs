@@ -12,7 +12,7 @@ use super::Outcome;
 use super::fleet::{COORDINATOR, Fleet, workers};
 use super::series::{LOOK, Series};
 use super::work::Shape;
-use crate::cluster::GUARD;
+use crate::cluster::{GUARD, this_program};
 
 /// Workers for each role.
 const EACH: usize = 3;
@@ -25,7 +25,7 @@ const ROLES: [&str; 4] = ["source", "one", "two", "three"];
 /// When a process cannot be started.
 pub async fn run(count: u64, items: u64, stop: Duration, seed: u64) -> Outcome {
     let mut rng = Rng::with_seed(seed);
-    let mut fleet = Fleet::start(EACH, None, false).await;
+    let mut fleet = Fleet::start(&this_program(), EACH, None, false).await;
     let mut jobs = Series::begin(&mut fleet, &[Shape::Spread, Shape::Plain], items);
     let mut zombies = 0;
     while zombies < count {
