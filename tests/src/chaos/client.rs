@@ -94,7 +94,9 @@ pub async fn run(order: Order) -> anyhow::Result<()> {
 }
 
 async fn job(order: &Order, journal: &mut Journal) -> anyhow::Result<Result<Figures, JobError>> {
-    let client = match Client::connect(&order.coordinator).await {
+    // The coordinator may be stopped, or dead, just now.
+    let client = Client::builder().connect_timeout(None);
+    let client = match client.connect(&order.coordinator).await {
         Ok(client) => client,
         Err(error) => return Ok(Err(error)),
     };
