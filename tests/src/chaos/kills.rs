@@ -88,7 +88,7 @@ impl Driver {
             }
             self.bring_back();
             if self.killed() < self.plan.kills && Instant::now() >= next_fault {
-                self.strike();
+                self.strike(jobs.shape());
                 next_fault = Instant::now() + self.pause();
             }
             tokio::time::sleep(LOOK).await;
@@ -105,7 +105,7 @@ impl Driver {
     }
 
     fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.rng.u64(100..2_500))
+        Duration::from_millis(self.rng.u64(200..3_000))
     }
 
     /// Those whose time has come go on, or live again.
@@ -124,8 +124,8 @@ impl Driver {
         }
     }
 
-    fn strike(&mut self) {
-        let (fault, victim) = self.draw();
+    fn strike(&mut self, shape: Shape) {
+        let (fault, victim) = self.draw(shape);
         let Some(victim) = victim else { return };
         let kind = victim.split('-').next().unwrap_or_default().to_owned();
         let back = match fault {
@@ -149,8 +149,8 @@ impl Driver {
         self.due.push((Instant::now() + back, victim));
     }
 
-    /// A fault, and a process that runs, if one does that it can befall.
-    fn draw(&mut self) -> (Fault, Option<String>) {
+    /// A fault, and a process that it befalls, if one runs that has to do with the current job.
+    fn draw(&mut self, shape: Shape) -> (Fault, Option<String>) {
         let rng = &mut self.rng;
         let soon = Duration::from_millis(rng.u64(0..2_000));
         // Below a lease, as a whole: a client that misses it is dead, and so is its job.
@@ -167,6 +167,9 @@ impl Driver {
         };
         let those: Vec<String> =
             self.fleet.names(State::Running).into_iter().filter(|name| of(name)).collect();
+        let busy = |name: &str| shape.roles().contains(&name.split('-').next().unwrap_or(name));
+        let those: Vec<String> =
+            those.into_iter().filter(|name| !is_worker(name) || busy(name)).collect();
         let victim = (!those.is_empty()).then(|| those[rng.usize(0..those.len())].clone());
         (fault, victim)
     }

@@ -37,6 +37,12 @@ impl Series {
         self.current.since.elapsed()
     }
 
+    /// The sort of the current job.
+    #[must_use]
+    pub const fn shape(&self) -> Shape {
+        self.current.shape
+    }
+
     /// Whether it makes no sense to go on: something is wrong.
     #[must_use]
     pub fn is_broken(&self) -> bool {

@@ -92,6 +92,16 @@ impl Shape {
         }
     }
 
+    /// The roles of workers that have something to do in it.
+    #[must_use]
+    pub const fn roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &["one", "two", "three"],
+            Self::Spread => &["source", "one", "two", "three"],
+            Self::Sink => &["one", "two", "sink"],
+        }
+    }
+
     /// What must come out of a job of so many items (an even number for [`Shape::Spread`]).
     #[must_use]
     pub fn expected(self, items: u64) -> std::ops::Range<u64> {
