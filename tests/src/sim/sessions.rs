@@ -164,16 +164,17 @@ impl Cluster {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::Send { session, message } => {
-                    self.check_stored(&message)?;
+                    self.stored.announced(&message)?;
                     self.down(session, Event::ToProcess(session, Box::new(message)));
                 }
                 Command::CloseSession { session } => {
                     self.down(session, Event::SessionDown(session));
                 }
-                Command::Persist(Record::Epochs { highest, .. }) => self.stored_epoch = highest,
+                Command::Persist(Record::Epochs { highest, .. }) => self.stored.epoch = highest,
                 Command::Persist(Record::Position { position, .. }) => {
-                    self.stored_position = position;
+                    self.stored.position = position;
                 }
+                Command::Persist(Record::Ended { .. }) => self.stored.ended = true,
                 Command::Persist(_) => {}
             }
         }
@@ -185,19 +186,6 @@ impl Cluster {
             }
         }
         Ok(())
-    }
-
-    /// No epoch is announced before it is stored.
-    fn check_stored(&self, message: &Down) -> Result<(), String> {
-        match message {
-            Down::View(view) if view.highest_epoch > self.stored_epoch => {
-                Err(format!("announced {}, stored only {}", view.highest_epoch, self.stored_epoch))
-            }
-            Down::View(view) if view.positions.values().any(|at| *at > self.stored_position) => {
-                Err(format!("announced {:?}, not stored", view.positions))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn down(&mut self, id: SessionId, event: Event) {

@@ -112,6 +112,10 @@ impl Task {
 
     fn apply(&mut self, now: Time, input: u64, item: Item) {
         let counts = u64::from(item.body != Body::End);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::NoDeduplication) && item.body != Body::End {
+            return self.enqueue(input, item.body);
+        }
         match self.applied.apply(&item.lineage, input) {
             Verdict::Fresh if item.body == Body::End => self.complete(now, input),
             Verdict::Fresh => self.enqueue(input, item.body),

@@ -99,12 +99,41 @@ impl Default for Limits {
 pub enum Bug {
     /// An input is acked when its outputs are sent, not when they are acked.
     EarlyAck,
+    /// An input is acked when the first of its outputs is.
+    AckedAfterFirstChild,
     /// A copy is acked although the first is not safe yet.
     DuplicateAckedFirst,
+    /// A boundary applies copies, too.
+    NoDeduplication,
     /// Some credit is never granted anew.
     LostCredit,
     /// One unacked item is not sent again when its link is lost.
     ForgottenUnacked,
+    /// A task that has been replaced may connect.
+    StaleEpochAccepted,
+    /// A frame of a superseded connection counts for the present one.
+    OldConnectionAccepted,
+    /// A source announces the root that holds it up as finished.
+    WatermarkTooHigh,
+    /// What is given back unstarted counts as acked.
+    ReturnTakenAsAck,
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::EarlyAck,
+        Self::AckedAfterFirstChild,
+        Self::DuplicateAckedFirst,
+        Self::NoDeduplication,
+        Self::LostCredit,
+        Self::ForgottenUnacked,
+        Self::StaleEpochAccepted,
+        Self::OldConnectionAccepted,
+        Self::WatermarkTooHigh,
+        Self::ReturnTakenAsAck,
+    ];
 }
 
 /// A link, as its task sees it: the channel, and the task at the other end.

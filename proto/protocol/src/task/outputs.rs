@@ -173,6 +173,12 @@ impl Task {
         if let Some(entry) = self.ledger.get_mut(input) {
             entry.unacked = entry.unacked.saturating_sub(1);
         }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::AckedAfterFirstChild)
+            && let Some(entry) = self.ledger.get_mut(input)
+        {
+            entry.unacked = 0;
+        }
         self.check(now, input);
     }
 
