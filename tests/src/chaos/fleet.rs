@@ -57,8 +57,6 @@ pub struct Fleet {
     /// The networks of the processes, if each has its own.
     pub net: Option<Net>,
     members: BTreeMap<String, Member>,
-    /// Processes told to end whose names have been taken since.
-    leaving: Vec<Process>,
     jobs: usize,
 }
 
@@ -81,7 +79,6 @@ impl Fleet {
             address: listen.clone(),
             net,
             members: BTreeMap::new(),
-            leaving: Vec::new(),
             jobs: 0,
         };
         let mut arguments = vec!["coordinator".to_owned(), "--listen".to_owned(), listen];
@@ -131,11 +128,7 @@ impl Fleet {
         let words: Vec<&str> = all[1..].iter().map(String::as_str).collect();
         let process = Process::start(&all[0], &words, self.dir.path(), name);
         let member = Member { process, state: State::Running, arguments };
-        if let Some(old) = self.members.insert(name.to_owned(), member)
-            && old.state == State::Leaving
-        {
-            self.leaving.push(old.process);
-        }
+        self.members.insert(name.to_owned(), member);
     }
 
     /// The processes in that state, in the order of their names.
@@ -185,7 +178,7 @@ impl Fleet {
         member.state = State::Leaving;
     }
 
-    /// Starts a dead or leaving process again, as it was started first.
+    /// Starts a dead process, or one that has left, again, as it was started first.
     pub fn restart(&mut self, name: &str) {
         let arguments = self.member(name).arguments.clone();
         self.launch(name, arguments);
@@ -268,10 +261,9 @@ impl Fleet {
         busy.map(|(name, census)| format!("{name} still has {census:?}")).collect()
     }
 
-    /// How processes that were told to end did, if not with exit code 0.
-    pub fn ended_badly(&mut self) -> Vec<i32> {
-        let ended = self.leaving.iter_mut().filter_map(Process::ended);
-        ended.filter(|code| *code != 0).collect()
+    /// The exit code of a process that was told to end, once it has.
+    pub fn left(&mut self, name: &str) -> Option<i32> {
+        self.member(name).process.ended()
     }
 
     /// Keeps the folder, and answers where it is.

@@ -16,7 +16,7 @@ use super::fleet::{CLIENT, COORDINATOR, Fleet, State};
 use super::oracle::Verdict;
 use super::series::{LOOK, Series};
 use super::work::Shape;
-use crate::cluster::this_program;
+use crate::cluster::{GUARD, this_program};
 
 /// One job of each shape completes, at the least.
 const LEAST_JOBS: u64 = 3;
@@ -86,7 +86,7 @@ impl Driver {
             if !jobs.look(&mut self.fleet, true) {
                 break;
             }
-            self.bring_back();
+            self.bring_back(&mut jobs.verdict.faults);
             if self.killed() < self.plan.kills && Instant::now() >= next_fault {
                 self.strike(jobs.shape());
                 next_fault = Instant::now() + self.pause();
@@ -94,7 +94,7 @@ impl Driver {
             tokio::time::sleep(LOOK).await;
         }
         while !self.due.is_empty() {
-            self.bring_back();
+            self.bring_back(&mut jobs.verdict.faults);
             tokio::time::sleep(LOOK).await;
         }
         jobs.finish(&mut self.fleet).await
@@ -108,17 +108,22 @@ impl Driver {
         Duration::from_millis(self.rng.u64(200..3_000))
     }
 
-    /// Those whose time has come go on, or live again.
-    fn bring_back(&mut self) {
+    /// Those whose time has come go on, or live again; one that is leaving, once it has left.
+    fn bring_back(&mut self, faults: &mut Vec<String>) {
         let now = Instant::now();
-        let (come, later) = self.due.drain(..).partition(|(at, _)| *at <= now);
+        let (come, later): (Vec<_>, Vec<_>) = self.due.drain(..).partition(|(at, _)| *at <= now);
         self.due = later;
-        let come: Vec<(Instant, String)> = come;
-        for (_, name) in come {
+        for (at, name) in come {
             match self.fleet.state(&name) {
                 State::Stopped => self.fleet.go_on(&name),
                 // A client is not started again: its job is.
-                State::Dead | State::Leaving if name != CLIENT => self.fleet.restart(&name),
+                State::Dead if name != CLIENT => self.fleet.restart(&name),
+                State::Leaving => match self.fleet.left(&name) {
+                    Some(0) => self.fleet.restart(&name),
+                    Some(code) => faults.push(format!("{name} left with exit code {code}")),
+                    None if at.elapsed() > GUARD => faults.push(format!("{name} does not leave")),
+                    None => self.due.push((at, name)),
+                },
                 _ => {}
             }
         }
@@ -174,7 +179,7 @@ impl Driver {
         (fault, victim)
     }
 
-    fn report(mut self, verdict: Verdict, took: Duration) -> Outcome {
+    fn report(self, verdict: Verdict, took: Duration) -> Outcome {
         let (slowest, answered) = first_resends(&self.killed_at, &verdict.resends);
         println!(
             "seed {}: {} kills {:?}\nbeside them {:?}\njobs of {} items, {:.0} s",
@@ -189,10 +194,6 @@ impl Driver {
             "first resend after a kill: {slowest} ms at the latest, of {answered} kills that had one \
              before the next (figures come every 500 ms)"
         );
-        let badly = self.fleet.ended_badly();
-        if !badly.is_empty() {
-            println!("exit codes of processes that were told to end: {badly:?}");
-        }
         let held = verdict.print();
         if !held {
             println!("logs and results: {}", self.fleet.keep().display());
