@@ -9,6 +9,7 @@ use stageline_protocol::pipeline::Stage;
 use stageline_protocol::{ChannelId, Epoch, Incarnation, JobId, StageId, TaskId, Time};
 
 use super::Config;
+use super::record::Level;
 
 /// A job that is not over.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Job {
     pub(super) client_name: String,
     pub(super) submitted: Time,
     pub(super) wait_stages: Duration,
+    /// Until when it waits for functions that no worker registers.
+    pub(super) wait_until: Time,
     pub(super) phase: JobPhase,
     /// Since when it is ending.
     pub(super) ending: Option<Time>,
@@ -40,6 +43,10 @@ pub(super) struct Job {
     pub(super) unreached: BTreeMap<StageId, u32>,
     /// Figures of tasks that were struck off with their process.
     pub(super) past: BTreeMap<StageId, Past>,
+    /// Tasks that are no longer listed here, and still are in the store.
+    pub(super) struck: Vec<Epoch>,
+    /// What is kept of its tasks may be out of date.
+    pub(super) touched: bool,
     /// Its views are out of date.
     pub(super) stale: bool,
     /// Its plan is out of date.
@@ -65,7 +72,7 @@ pub(super) struct Task {
     pub(super) process: Incarnation,
     pub(super) worker: String,
     pub(super) life: Life,
-    /// Its slots; 0 once it should end.
+    /// Its slots; 0 once it should end, or takes no more.
     pub(super) slots: u32,
     /// Slots that were taken away by the view of this revision, until its process confirms that.
     pub(super) held: Option<(u64, u32)>,
@@ -73,6 +80,8 @@ pub(super) struct Task {
     pub(super) start: u64,
     /// What it last said.
     pub(super) report: TaskReport,
+    /// What is kept of it.
+    pub(super) recorded: Option<Level>,
 }
 
 /// Where a task is in its life.
@@ -80,10 +89,23 @@ pub(super) struct Task {
 pub(super) enum Life {
     /// It should run.
     Current,
+    /// Its process is leaving: it should finish what it has started, with as many slots as it had,
+    /// and it stays a neighbour until it has.
+    Leaving {
+        /// Those slots.
+        slots: u32,
+    },
     /// It should end, and may still run.
     Retiring,
     /// It runs no more.
     Over,
+}
+
+impl Life {
+    /// Whether views have it, as a task and as a neighbour.
+    pub(super) const fn in_views(self) -> bool {
+        matches!(self, Self::Current | Self::Leaving { .. })
+    }
 }
 
 impl Task {
@@ -93,6 +115,8 @@ impl Task {
             return 0;
         }
         let busy = u32::try_from(self.report.stats.busy).unwrap_or(u32::MAX);
+        // What waits between two attempts counts as busy there, and runs in the slots that it had.
+        let busy = if let Life::Leaving { slots } = self.life { busy.min(slots) } else { busy };
         busy.max(self.held.map_or(0, |(_, slots)| slots))
     }
 
@@ -115,6 +139,7 @@ impl Job {
             client_name: client.1.to_owned(),
             submitted: now,
             wait_stages: Duration::ZERO,
+            wait_until: now,
             phase: JobPhase::Waiting(Vec::new()),
             ending: None,
             tasks: BTreeMap::new(),
@@ -128,6 +153,8 @@ impl Job {
             finished: BTreeSet::new(),
             unreached: BTreeMap::new(),
             past: BTreeMap::new(),
+            struck: Vec::new(),
+            touched: false,
             stale: false,
             replan: false,
             unsettled: false,
@@ -148,7 +175,7 @@ impl Job {
         self.turn(now, JobPhase::Ending(outcome));
         self.ending = Some(now);
         self.stale = true;
-        let epochs: Vec<Epoch> = self.current().map(|task| task.id.epoch).collect();
+        let epochs: Vec<Epoch> = self.in_views().map(|task| task.id.epoch).collect();
         for epoch in epochs {
             self.retire(epoch);
         }
@@ -176,6 +203,11 @@ impl Job {
         self.tasks.values().filter(|task| task.life == Life::Current)
     }
 
+    /// The tasks that views have: those that should run, and those that are leaving.
+    pub(super) fn in_views(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter(|task| task.life.in_views())
+    }
+
     /// The tasks of a stage that should run.
     pub(super) fn current_of(&self, stage: StageId) -> impl Iterator<Item = &Task> {
         self.current().filter(move |task| task.id.stage == stage)
@@ -194,9 +226,11 @@ impl Job {
             held: None,
             start: self.positions.get(&stage).copied().unwrap_or(0),
             report: TaskReport { id, ..TaskReport::default() },
+            recorded: None,
         };
         self.tasks.insert(id.epoch, task);
         self.involved.insert(process);
+        self.touched = true;
         self.stale = true;
     }
 
@@ -204,20 +238,34 @@ impl Job {
     pub(super) fn retire(&mut self, epoch: Epoch) {
         let revision = self.next_revision();
         if let Some(task) = self.tasks.get_mut(&epoch)
-            && task.life == Life::Current
+            && task.life.in_views()
         {
             task.life = Life::Retiring;
             task.set_slots(0, revision);
+            self.touched = true;
             self.stale = true;
+        }
+    }
+
+    /// A process is leaving: what it runs goes on until it is done.
+    pub(super) fn leave(&mut self, process: Incarnation) {
+        let revision = self.next_revision();
+        for task in self.tasks.values_mut() {
+            if task.process == process && task.life == Life::Current {
+                task.life = Life::Leaving { slots: task.slots };
+                task.set_slots(0, revision);
+                self.stale = true;
+            }
         }
     }
 
     /// A task has ended by itself.
     pub(super) fn over(&mut self, epoch: Epoch) {
         if let Some(task) = self.tasks.get_mut(&epoch) {
-            self.stale |= task.life == Life::Current;
-            self.replan |= task.life == Life::Current;
+            self.stale |= task.life.in_views();
+            self.replan |= task.life.in_views();
             (task.life, task.slots, task.held) = (Life::Over, 0, None);
+            self.touched = true;
         }
     }
 
@@ -229,10 +277,14 @@ impl Job {
             self.tasks.values().filter(|t| t.process == process).map(|t| t.id.epoch).collect();
         let mut lost = Vec::new();
         for task in gone.into_iter().filter_map(|epoch| self.tasks.remove(&epoch)) {
-            if task.life == Life::Current {
+            if task.life.in_views() {
                 lost.push(task.id.stage);
                 self.stale = true;
                 self.replan = true;
+            }
+            if task.recorded.is_some() {
+                self.struck.push(task.id.epoch);
+                self.touched = true;
             }
             let past = self.past.entry(task.id.stage).or_default();
             let started = past.by_worker.entry(task.worker).or_default();
@@ -259,8 +311,7 @@ impl Job {
     }
 
     pub(super) fn timeout(&self, config: &Config) -> Option<Time> {
-        let waiting =
-            matches!(self.phase, JobPhase::Waiting(_)).then(|| self.submitted + self.wait_stages);
+        let waiting = matches!(self.phase, JobPhase::Waiting(_)).then_some(self.wait_until);
         let ending = self.ending.map(|since| since + config.lease);
         [waiting, ending, self.status_due].into_iter().flatten().min()
     }

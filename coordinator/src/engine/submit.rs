@@ -48,9 +48,17 @@ impl Engine {
         }
         match Graph::new(pipeline.clone()) {
             Ok(graph) => {
-                self.persist(Record::Submitted { job: id, client: from, pipeline, wait_stages });
+                self.persist(Record::Submitted {
+                    job: id,
+                    client: from,
+                    client_name: name.clone(),
+                    at: now,
+                    pipeline,
+                    wait_stages,
+                });
                 let mut job = Job::new(id, graph, (from, &name), now);
                 job.wait_stages = wait_stages;
+                job.wait_until = now + wait_stages;
                 self.jobs.insert(id, job);
             }
             // Nothing will ever depend on it, so nothing is stored.
@@ -59,7 +67,7 @@ impl Engine {
                 let status = rejected(id, &pipeline, name, failure);
                 self.send(from, Down::Status(Box::new(status.clone())));
                 self.send(from, Down::Forget(id));
-                self.remember(Ended { status, client: from });
+                self.remember(now, Ended { status, client: from, at: now });
             }
         }
     }
@@ -81,7 +89,7 @@ impl Engine {
                     let failure = Failure { kind: error.kind(), message: error.to_string() };
                     failures.push((job.id, failure));
                 }
-                Readiness::Missing(stages) if now >= job.submitted + job.wait_stages => {
+                Readiness::Missing(stages) if now >= job.wait_until => {
                     let message = explain_missing(job, &stages, &self.fleet);
                     failures.push((job.id, Failure { kind: FailureKind::MissingStage, message }));
                 }
@@ -122,7 +130,7 @@ fn rejected(job: JobId, pipeline: &Pipeline, client: String, failure: Failure) -
 /// A function that does not fit is as good as none while another worker's does: two builds of a
 /// program may be there side by side.
 fn readiness(graph: &Graph, fleet: &Fleet) -> Readiness {
-    let workers = fleet.workers();
+    let workers = fleet.offering();
     let mut chosen: BTreeMap<StageId, &Function> = BTreeMap::new();
     let mut missing = Vec::new();
     for (id, stage) in graph.pipeline().stages().filter(|(_, stage)| stage.site == Site::Fleet) {
@@ -161,7 +169,7 @@ fn functions(job: &Job, stages: &[StageId]) -> Vec<String> {
 
 /// What is missing, what comes near, what there is, and what to do.
 fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
-    let workers = fleet.workers();
+    let workers = fleet.offering();
     let known: Vec<&str> = workers
         .iter()
         .flat_map(|(_, worker)| worker.hello.functions.iter().map(|f| f.name.as_str()))

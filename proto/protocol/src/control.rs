@@ -4,6 +4,7 @@
 //! the whole of what it speaks of. A lost or repeated message therefore needs no special case.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use crate::VersionRange;
@@ -103,6 +104,8 @@ pub struct TaskPlan {
     pub id: TaskId,
     /// How many items it may run at a time.
     pub slots: u32,
+    /// It is to give back what has not started, finish the rest, and end: its process is leaving.
+    pub drain: bool,
 }
 
 /// Where a task of the job is.
@@ -196,7 +199,9 @@ pub enum FailureKind {
 pub struct Report {
     /// The job.
     pub job: JobId,
-    /// The newest view of the job that the process had applied when it said this; 0 if it had none.
+    /// The term of the newest view of the job that the process had applied when it said this.
+    pub term: Term,
+    /// That view's revision; 0 if it had none.
     /// A task that this view no longer has, and that the report does not list, does not run there;
     /// slots that it took away are in use only as far as the report says.
     pub revision: u64,
@@ -224,7 +229,7 @@ pub struct TaskReport {
 }
 
 /// Why a task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TaskEnd {
     /// It was told to.
     Stopped,
@@ -235,7 +240,7 @@ pub enum TaskEnd {
 }
 
 /// What a source reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SourceReport {
     /// The lowest root that is not yet acked.
     pub watermark: u64,
@@ -282,6 +287,12 @@ pub struct TaskStats {
     pub retained_bytes: u64,
     /// Links that are up, now.
     pub links: u64,
+}
+
+/// Counters are for people: two tasks that differ in them alone behave alike, and hash alike, so that
+/// whoever explores all states of a task visits it once.
+impl Hash for TaskStats {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl TaskStats {
@@ -387,6 +398,8 @@ pub struct ProcessStatus {
     pub census: Census,
     /// Whether its session is up.
     pub connected: bool,
+    /// Whether it is leaving: it finishes what it has begun, and takes no more.
+    pub leaving: bool,
 }
 
 /// What a process sends over its session, after its [`Hello`].
@@ -402,6 +415,9 @@ pub enum Up {
     Submit(Submit),
     /// A client ends a job of its own.
     Cancel(JobId, String),
+    /// It is about to leave: it takes nothing more, finishes what it has begun, and then says
+    /// goodbye. A level, said again over each new session; it is never taken back.
+    Leaving,
     /// It leaves in good order; nothing of it is to be waited for.
     Goodbye,
 }

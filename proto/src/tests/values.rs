@@ -320,7 +320,11 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn job_view() -> impl Strategy<Value = JobView> {
-    let plan = (task_id(), small()).prop_map(|(id, slots)| TaskPlan { id, slots });
+    let plan = (task_id(), small(), any::<bool>()).prop_map(|(id, slots, drain)| TaskPlan {
+        id,
+        slots,
+        drain,
+    });
     let tasks = (vec(plan, 0..3), vec(peer(), 0..3));
     let positions = btree_map(stage_id(), number(), 0..3);
     let rest = (any::<bool>(), channels(), positions);
@@ -414,7 +418,8 @@ pub(super) fn job_status() -> impl Strategy<Value = JobStatus> {
 }
 
 pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
-    (hello(), census(), any::<bool>()).prop_map(|(hello, census, connected)| ProcessStatus {
+    let flags = (any::<bool>(), any::<bool>());
+    (hello(), census(), flags).prop_map(|(hello, census, (connected, leaving))| ProcessStatus {
         name: hello.name,
         kind: hello.kind,
         incarnation: hello.incarnation,
@@ -422,12 +427,19 @@ pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
         functions: hello.functions,
         census,
         connected,
+        leaving,
     })
 }
 
 pub(super) fn up() -> impl Strategy<Value = Up> {
-    let report = (any::<u64>(), any::<u64>(), vec(task_report(), 0..3))
-        .prop_map(|(job, revision, tasks)| Report { job: JobId(job), revision, tasks });
+    let report = (any::<u64>(), any::<u64>(), any::<u64>(), vec(task_report(), 0..3)).prop_map(
+        |(job, term, revision, tasks)| Report {
+            job: JobId(job),
+            term: Term(term),
+            revision,
+            tasks,
+        },
+    );
     let submit = (any::<u64>(), pipeline(), duration())
         .prop_map(|(job, pipeline, wait_stages)| Submit { job: JobId(job), pipeline, wait_stages });
     prop_oneof![
@@ -436,6 +448,7 @@ pub(super) fn up() -> impl Strategy<Value = Up> {
         report.prop_map(Up::Report),
         submit.prop_map(Up::Submit),
         (any::<u64>(), text()).prop_map(|(job, why)| Up::Cancel(JobId(job), why)),
+        Just(Up::Leaving),
         Just(Up::Goodbye),
     ]
 }

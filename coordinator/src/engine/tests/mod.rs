@@ -3,8 +3,10 @@
 
 mod ending;
 mod leases;
+mod leaving;
 mod placing;
 mod random;
+mod restart;
 mod sources;
 mod starting;
 mod watching;

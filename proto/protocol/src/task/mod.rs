@@ -19,9 +19,12 @@
 //! A downstream task that is gone gives back all that was not acked: it is dispatched again. An
 //! upstream task that is gone leaves orphans: those not started are dropped (somebody upstream still
 //! holds them), those running go on, and acks for them have nobody to go to.
+//!
+//! A task that is to leave goes in good order instead: see `leave`.
 
 mod credit;
 mod inputs;
+mod leave;
 mod outputs;
 mod peers;
 mod report;
@@ -53,7 +56,7 @@ use outputs::OutPort;
 use wire::Wire;
 
 /// Sizes and times of a task. [`Limits::default`] is what design and benchmarks settled on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The byte window of each input link. Default 2 MiB.
     pub window_bytes: u64,
@@ -95,7 +98,7 @@ impl Default for Limits {
 
 /// Deliberate defects, for tests of the tests.
 #[cfg(any(test, feature = "planted-bugs"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bug {
     /// An input is acked when its outputs are sent, not when they are acked.
     EarlyAck,
@@ -146,7 +149,7 @@ pub struct LinkKey {
 }
 
 /// What a task should be like, as far as others decide it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// How many items it may run at a time.
     pub slots: u32,
@@ -165,7 +168,7 @@ pub struct Plan {
 }
 
 /// Which end of a link dials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dials {
     /// This one.
     We,
@@ -174,7 +177,7 @@ pub enum Dials {
 }
 
 /// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Dial the peer and send this frame first. Answer with frames, or with [`Task::on_down`].
     Dial(LinkKey, Box<Open>),
@@ -212,7 +215,7 @@ pub enum Effect {
 }
 
 /// How a function call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Finished {
     /// A map's output.
     One(Encoding, Bytes),
@@ -227,7 +230,7 @@ pub enum Finished {
 }
 
 /// One task. See the module's story.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Task {
     id: TaskId,
     job: JobId,
@@ -266,11 +269,12 @@ pub struct Task {
 }
 
 /// An input link.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct InLink {
     wire: Wire,
     receiver: Receiver,
     flush: bool,
+    done: leave::Done,
 }
 
 impl Task {
@@ -338,16 +342,6 @@ impl Task {
         self.effects.pop_front()
     }
 
-    /// Stops taking items: gives back what has not started, and ends when all else is acked.
-    pub fn drain(&mut self, now: Time) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        self.give_back_queued();
-        self.settle_down(now);
-    }
-
     const fn policy(&self) -> LinkPolicy {
         LinkPolicy { window_bytes: self.limits.window_bytes, max_payload: self.limits.max_payload }
     }
@@ -368,14 +362,6 @@ impl Task {
                 link.flush = true;
                 self.dirty.insert(*key);
             }
-        }
-    }
-
-    /// A draining task is over when all is acked and its last acks have gone out.
-    fn end_if_drained(&mut self) {
-        let told = |link: &InLink| !link.wire.is_up() || !link.receiver.has_settled();
-        if self.draining && self.ledger.is_empty() && self.in_links.values().all(told) {
-            self.end(TaskEnd::Stopped);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::link::{Receiver, Sender, Violation};
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
+use super::leave::Done;
 use super::outputs::{OutLink, OutPort};
 use super::wire::Wire;
 use super::{Dials, Effect, InLink, LinkKey, Plan, Task};
@@ -52,6 +53,7 @@ impl Task {
                 wire: Wire::new(now, dials),
                 receiver: Receiver::new(policy),
                 flush: false,
+                done: Done::No,
             });
         }
         let open = |port: &&mut OutPort| port.downstream == peer.stage && !port.cut;
@@ -61,6 +63,7 @@ impl Task {
                 wire: Wire::new(now, dials),
                 sender: Sender::new(),
                 flush: false,
+                done: false,
             });
         }
     }
@@ -300,11 +303,16 @@ impl Task {
                 return Err(Violation::Unexpected("a receiver's frame from a sender"));
             };
             let first = link.receiver.on_items(&items, self.ledger.next())?;
+            let count = items.batch.len() as u64;
             self.credit.changed = true;
             for (source, watermark) in items.watermarks {
                 self.raise_watermark(now, source, watermark);
             }
-            self.receive(now, key, first, items.batch);
+            if self.draining {
+                self.give_back(key, first..first + count);
+            } else {
+                self.receive(now, key, first, items.batch);
+            }
             self.dirty.insert(key);
             return Ok(());
         }
@@ -362,6 +370,9 @@ impl Task {
     fn on_close(&mut self, now: Time, key: LinkKey, conn: ConnId, close: &Close) {
         if close.reason == CloseReason::Cut && !self.in_channels.contains_key(&key.channel) {
             self.cut_output(now, key.channel);
+        }
+        if close.reason == CloseReason::Done {
+            return self.peer_is_done(now, key, conn);
         }
         self.on_down(now, key, conn);
     }

@@ -8,7 +8,7 @@ use crate::time::Time;
 use super::inputs::{Input, Origin};
 use super::{Effect, Task};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
@@ -45,6 +45,10 @@ impl Task {
     /// are no more.
     pub fn roots(&mut self, now: Time, roots: Vec<Body>, exhausted: bool) {
         self.source.pulling = false;
+        if self.draining && !roots.is_empty() {
+            // Whoever takes its place makes them again.
+            return;
+        }
         for body in roots {
             let Some(window) = &mut self.window else { return };
             if window.exhausted().is_some() {

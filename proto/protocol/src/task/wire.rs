@@ -10,7 +10,7 @@ use super::Dials;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Wire {
     pub(super) dials: Dials,
     state: State,
@@ -22,7 +22,7 @@ pub(super) struct Wire {
     pub(super) lost: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Down { retry_at: Option<Time> },
     Dialling(ConnId),
