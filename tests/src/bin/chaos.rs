@@ -41,9 +41,9 @@ enum Command {
         /// Draws the faults.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Spare the coordinator from kills.
+        /// Kill the coordinator, too: it is started with `--store FILE`.
         #[arg(long)]
-        spare_coordinator: bool,
+        coordinator: bool,
     },
     /// Stop workers for longer than their lease, and let them go on.
     Zombies {
@@ -122,9 +122,9 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
-        Command::Kills { kills, items, seed, spare_coordinator } => {
+        Command::Kills { kills, items, seed, coordinator } => {
             let items = items.next_multiple_of(2);
-            let plan = kills::Plan { kills, items, seed, coordinator: !spare_coordinator };
+            let plan = kills::Plan { kills, items, seed, coordinator };
             kills::run(&plan).await
         }
         Command::Zombies { count, items, seconds, seed } => {
