@@ -119,7 +119,8 @@ impl Fleet {
     pub(super) fn restore(&mut self, now: Time, hello: Hello, config: &Config) {
         let (census, expires) = (Census::default(), now + config.lease);
         let id = hello.incarnation;
-        self.processes.insert(id, Process { hello, session: None, census, expires, grace: None });
+        let (session, leaving, grace) = (None, false, None);
+        self.processes.insert(id, Process { hello, session, census, leaving, expires, grace });
     }
 
     /// A process gave a sign of life.

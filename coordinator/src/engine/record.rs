@@ -40,7 +40,8 @@ impl Task {
     /// None once it runs no more.
     pub(super) fn level(&self) -> Option<Level> {
         let retiring = match self.life {
-            Life::Current => false,
+            // Its process says again that it is leaving.
+            Life::Current | Life::Leaving { .. } => false,
             Life::Retiring => true,
             Life::Over => return None,
         };

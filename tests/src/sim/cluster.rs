@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use stageline_coordinator::engine::{self, Engine, SessionId};
+use stageline_coordinator::store::MemoryStore;
 use stageline_protocol::control::{Down, Function, JobPhase, Outcome, ProcessKind, TaskStats};
 use stageline_protocol::task::{Bug, LinkKey};
 use stageline_protocol::{Frame, Incarnation, JobId, TaskId, Term, Time};
@@ -128,6 +129,8 @@ pub(super) enum Event {
     Connect(Pid),
     ToEngine(engine::Event),
     EngineTimer(Time),
+    /// The coordinator is started again.
+    EngineStart,
     ToProcess(SessionId, Box<Down>),
     /// A process learns that its session is gone.
     SessionDown(SessionId),
@@ -153,7 +156,15 @@ pub(super) struct Cluster {
     pub(super) links: OnLinks,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
+    /// The life of the coordinator.
+    pub(super) term: Term,
+    pub(super) config: engine::Config,
     pub(super) engine: Engine,
+    /// What outlives it.
+    pub(super) store: MemoryStore,
+    pub(super) engine_is_down: bool,
+    /// It dies when it has carried out so many commands more.
+    pub(super) dies_after: Option<u32>,
     pub(super) engine_timer: Option<Time>,
     pub(super) engine_frozen_until: Time,
     pub(super) stored: Stored,
@@ -191,7 +202,12 @@ impl Cluster {
             links: OnLinks::default(),
             network: Network::default(),
             nodes: Vec::new(),
-            engine: Engine::new(Term(1), config),
+            term: Term(1),
+            engine: Engine::new(Term(1), config.clone()),
+            config,
+            store: MemoryStore::default(),
+            engine_is_down: false,
+            dies_after: None,
             engine_timer: None,
             engine_frozen_until: Time::ZERO,
             stored: Stored::default(),
@@ -243,7 +259,7 @@ impl Cluster {
     pub(super) fn run(&mut self) -> Result<(), String> {
         while self.outcome.is_none() {
             self.step()?;
-            if !self.nodes[0].alive {
+            if !self.nodes[0].alive && !self.engine_is_down {
                 self.outcome = self.engine.job(self.job, self.now).and_then(|s| match s.phase {
                     JobPhase::Ended(outcome) => Some(outcome),
                     _ => None,
@@ -311,6 +327,7 @@ impl Cluster {
             Event::Connect(pid) => self.connect(pid),
             Event::ToEngine(event) => self.engine_event(event),
             Event::EngineTimer(at) => self.engine_timer(at),
+            Event::EngineStart => self.start_engine(),
             Event::ToProcess(session, down) => self.message_arrived(session, *down),
             Event::SessionDown(session) => self.session_down(session),
             Event::Heartbeat(session) => self.heartbeat(session),
@@ -339,7 +356,7 @@ impl Cluster {
             Event::ToEngine(_) | Event::EngineTimer(_) => {
                 return (self.engine_frozen_until > self.now).then_some(self.engine_frozen_until);
             }
-            Event::Start(..) => return None,
+            Event::Start(..) | Event::EngineStart => return None,
         };
         let until = self.nodes.get(pid).filter(|node| node.alive)?.frozen_until;
         (until > self.now).then_some(until)

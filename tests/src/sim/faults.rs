@@ -116,6 +116,10 @@ impl Cluster {
                 self.healed = self.healed.max(self.engine_frozen_until);
                 Some(())
             }
+            Fault::Crash => (!self.engine_is_down && self.dies_after.is_none()).then(|| {
+                self.log.note(self.now, format_args!("CRASH"));
+                self.dies_after = Some(self.rng.u32(..12));
+            }),
             Fault::Leave => self.pick_worker().map(|pid| self.leave(pid)),
             Fault::Join => {
                 let functions = joining(&mut self.rng);

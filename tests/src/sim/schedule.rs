@@ -76,6 +76,9 @@ pub(super) enum Fault {
     Freeze,
     /// The coordinator stands still for a while.
     Stall,
+    /// The coordinator is gone, perhaps in the middle of what it is doing, and back after a while with
+    /// what it had stored.
+    Crash,
     /// A worker is asked to leave.
     Leave,
     /// Another worker joins.
@@ -187,8 +190,8 @@ fn function(rng: &mut Rng, stage: StageId) -> Function {
 /// Two faults at least that items unacked must survive, and some more.
 fn faults(rng: &mut Rng, shape: Shape, roots: u64) -> Vec<(u64, Fault)> {
     use Fault::{
-        Break, ClientCutOff, CutOff, Freeze, Isolate, Join, Kill, KillClient, Leave, Partition,
-        Reset, Stall,
+        Break, ClientCutOff, Crash, CutOff, Freeze, Isolate, Join, Kill, KillClient, Leave,
+        Partition, Reset, Stall,
     };
     let mut faults = Vec::new();
     let moment = |rng: &mut Rng| rng.u64(0..roots / 2);
@@ -216,6 +219,9 @@ fn faults(rng: &mut Rng, shape: Shape, roots: u64) -> Vec<(u64, Fault)> {
             Stall,
         ];
         faults.push((moment(rng), one_of(rng, &also)));
+    }
+    for _ in 0..one_of(rng, &[0, 0, 1, 1, 2]) {
+        faults.push((moment(rng), Crash));
     }
     faults.push((moment(rng), Join));
     faults.sort();

@@ -47,7 +47,7 @@ struct Queued {
 }
 
 /// Which sending of an item it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Turn {
     First,
     /// It was given back unstarted.

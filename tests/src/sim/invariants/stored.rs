@@ -1,20 +1,39 @@
-//! The coordinator announces nothing that it has not stored: no epoch, no position, no end.
+//! The coordinator announces nothing that it has not stored: no epoch, no task, no position, no end; and
+//! its term never falls.
 
+use std::collections::BTreeSet;
+
+use stageline_coordinator::store::Record;
 use stageline_protocol::control::{Down, JobPhase};
-use stageline_protocol::{Epoch, Term};
+use stageline_protocol::{Epoch, TaskId, Term};
 
 /// What the store has.
 #[derive(Debug, Default)]
 pub(in crate::sim) struct Stored {
     /// The highest epoch.
-    pub(in crate::sim) epoch: Epoch,
+    epoch: Epoch,
     /// Of a named source.
     pub(in crate::sim) position: u64,
-    pub(in crate::sim) ended: bool,
+    ended: bool,
+    /// Every task that ever was.
+    tasks: BTreeSet<TaskId>,
     term: Term,
 }
 
 impl Stored {
+    /// A record is safe.
+    pub(in crate::sim) fn put(&mut self, record: &Record) {
+        match record {
+            Record::Epochs { highest, .. } => self.epoch = *highest,
+            Record::Position { position, .. } => self.position = *position,
+            Record::Task { task, .. } => {
+                self.tasks.insert(task.id);
+            }
+            Record::Ended { .. } => self.ended = true,
+            _ => {}
+        }
+    }
+
     /// The coordinator says something.
     pub(in crate::sim) fn announced(&mut self, message: &Down) -> Result<(), String> {
         match message {
@@ -25,6 +44,9 @@ impl Stored {
                 }
                 if view.positions.values().any(|at| *at > self.position) {
                     return Err(format!("announced {:?}, not stored", view.positions));
+                }
+                if let Some(peer) = view.peers.iter().find(|peer| !self.tasks.contains(&peer.id)) {
+                    return Err(format!("announced task {}, not stored", peer.id));
                 }
                 self.said(view.term)?;
                 self.over(&view.phase)
