@@ -253,6 +253,8 @@ pub struct Task {
     applied: Applied,
     window: Option<Window>,
     source: source::State,
+    /// The sources of the pipeline.
+    sources: BTreeSet<StageId>,
     /// Per source: the highest watermark seen.
     watermarks: BTreeMap<StageId, u64>,
     cut: BTreeSet<ChannelId>,
@@ -311,6 +313,11 @@ impl Task {
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
             source: source::State::new(stage.site == Site::Fleet),
+            sources: (0..)
+                .zip(&pipeline.stages)
+                .filter(|(_, stage)| stage.op == Op::Source)
+                .map(|(id, _)| StageId(id))
+                .collect(),
             watermarks: if is_source { [(id.stage, position)].into() } else { BTreeMap::new() },
             cut: BTreeSet::new(),
             draining: false,
