@@ -60,7 +60,7 @@ impl Settings {
     }
 }
 
-/// Asks a worker to leave.
+/// By worker: what asks it to leave.
 pub(crate) type Leave = BTreeMap<&'static str, Rc<Notify>>;
 
 /// Puts the processes on their hosts. They run when the simulation is stepped.

@@ -81,7 +81,7 @@ struct End {
     how: Heal,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heal {
     Repair,
     RepairOneWay(&'static str, &'static str),
@@ -104,6 +104,7 @@ impl Faults {
             let end = due.remove();
             self.heal(sim, end);
         }
+        self.restart_the_ended(sim);
         if now >= self.next {
             self.next = now + Duration::from_millis(self.rng.u64(50..1_200));
             let kind = KINDS[self.rng.usize(..KINDS.len())];
@@ -120,7 +121,7 @@ impl Faults {
         }
     }
 
-    /// None if something else is under way where it would have been.
+    /// Answers none if something else is under way where it would have been.
     fn begin(&mut self, sim: &mut Sim<'_>, kind: Kind) -> Option<()> {
         let worker = WORKERS[self.rng.usize(..WORKERS.len())];
         match kind {
@@ -226,6 +227,16 @@ impl Faults {
         }
         if let Heal::Restart(host) = end.how {
             sim.bounce(host);
+        }
+    }
+
+    /// Whatever runs workers starts one again that has ended by itself.
+    pub(crate) fn restart_the_ended(&self, sim: &mut Sim<'_>) {
+        for worker in WORKERS {
+            let expected = self.ends.values().any(|end| end.how == Heal::Restart(worker));
+            if !expected && !sim.is_host_running(worker) {
+                sim.bounce(worker);
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! The second test bed: the real coordinator, workers and client, over real HTTP/2 and gRPC, on a
-//! simulated network, under faults drawn from a seed. Nothing of them is replaced but the sockets and the clock.
+//! The real coordinator, workers and client, over real HTTP/2 and gRPC, on a simulated network, under faults
+//! drawn from a seed. Nothing of them is replaced but the sockets and the clock.
 //!
 //! One seed is one process, because tokio numbers its tasks process-wide:
 //!

@@ -39,6 +39,7 @@ fn simulate(seed: u64) -> Result<Summary, String> {
     let mut rng = Rng::with_seed(seed);
     let settings = Settings::draw(&mut rng);
     let workload = Workload::draw(seed, &mut rng);
+    // Milliseconds that a message takes at the most.
     let slowest = [2, 10, 50][rng.usize(..3)];
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
@@ -68,7 +69,7 @@ fn simulate(seed: u64) -> Result<Summary, String> {
             }
             None => faults.step(&mut sim),
             Some(since) if sim.elapsed() > since + PEACE => break,
-            Some(_) => {}
+            Some(_) => faults.restart_the_ended(&mut sim),
         }
     }
     let peace = healed.map_or(Duration::ZERO, |since| sim.elapsed().saturating_sub(since));

@@ -1,8 +1,9 @@
-//! The job that every seed runs: its size and settings from the seed, its stages' functions, and exactly what
-//! must come out.
+//! The job that every seed runs: its size and settings from the seed, its stages' functions, and exactly
+//! what must come out.
 //!
-//! *numbers → work → split → finish → results*. Each value is a number that looks random and is made from the one before,
-//! so a result names itself; every function fails on some, and an expansion may fail after its outputs.
+//! *numbers → work → split → finish → results*. Each value is a number that looks random and is made from
+//! the one before, so a result names itself; every function fails on some, and an expansion may fail after
+//! its outputs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -23,6 +23,10 @@ pub(super) const STREAM_WINDOW: u32 = 32 << 20;
 /// How often an idle connection is probed, and how long the answer may take.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long frames of a stream that this end has given up are let pass. HTTP/2 counts those that come
+/// later as errors of the peer, and so many of them end the connection, with all its other links. They
+/// come from a peer that was stalled, so the time is beyond what keepalive lets a connection live.
+const RESET_MEMORY: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A link whose connections keep failing is worth a warning, each time so many have.
 const WARN_EVERY: u64 = 10;
@@ -55,7 +59,8 @@ impl Transports {
             .initial_stream_window_size(STREAM_WINDOW)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(false);
+            .keep_alive_while_idle(false)
+            .http2_reset_stream_duration(RESET_MEMORY);
         let channel = self.dialler.connect_lazy(&endpoint);
         by_address.insert(address.to_owned(), channel.clone());
         Ok(channel)
