@@ -2,7 +2,8 @@
 //!
 //! One loop owns all of it. What the coordinator wants comes as views of whole jobs; the loop compares
 //! each with what runs here, starts and stops the difference, and reports what is. When the session
-//! breaks, tasks and links go on; a job that has neither for a lease ends here.
+//! breaks, tasks and links go on; a job that has neither for a lease ends here, unless it is this
+//! process that submitted it: then the coordinator, once it is back, says whether it came back in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -562,7 +563,8 @@ impl Node {
             if job.news {
                 news.push(*id);
             }
-            if alone && job.links() == 0 {
+            // A client's own job lives as long as the client: only the coordinator can know better.
+            if alone && job.updates.is_none() && job.links() == 0 {
                 job.stop_all();
             }
         }
@@ -581,3 +583,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
