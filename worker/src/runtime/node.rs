@@ -4,6 +4,8 @@
 //! each with what runs here, starts and stops the difference, and reports what is. When the session
 //! breaks, tasks and links go on; a job that has neither for a lease ends here.
 
+mod leave;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +24,14 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::leave::Leaving;
 use super::census::Counters;
 use super::dial::Transports;
 use super::handle::{Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
-use super::task::{Event, TaskLoop};
+use super::task::{Event, TaskLoop, sleep_until};
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
@@ -92,6 +95,7 @@ pub struct Node {
     welcomed: watch::Sender<Option<Welcome>>,
     session: Option<mpsc::UnboundedSender<Up>>,
     session_lost: Option<Instant>,
+    leaving: Option<Leaving>,
     lease: Duration,
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
@@ -137,6 +141,7 @@ impl Node {
             welcomed,
             session: None,
             session_lost: None,
+            leaving: None,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
             transports: Transports::default(),
@@ -162,7 +167,8 @@ impl Node {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heartbeats = tokio::time::interval(DEFAULT_LEASE / 10);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.has_left() {
+            let until = self.leaving.as_ref().map(|leaving| leaving.until);
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => return Stopped::Told,
@@ -175,9 +181,7 @@ impl Node {
                         }
                     }
                     Some(NodeEvent::Command(Command::Stop(done))) => {
-                        self.send(Up::Goodbye);
-                        self.stop_tasks().await;
-                        self.hang_up().await;
+                        self.go().await;
                         let _nobody_waits = done.send(());
                         return Stopped::Told;
                     }
@@ -191,8 +195,21 @@ impl Node {
                     let census = self.handle.census();
                     self.send(Up::Heartbeat(census));
                 }
+                () = sleep_until(until) => {
+                    tracing::warn!("the time to leave is over: what still runs is stopped");
+                    break;
+                }
             }
         }
+        self.go().await;
+        Stopped::Told
+    }
+
+    /// Ends all that runs here, and tells the coordinator.
+    async fn go(&mut self) {
+        self.send(Up::Goodbye);
+        self.stop_tasks().await;
+        self.hang_up().await;
     }
 
     /// Ends the session, and waits until the coordinator has heard all that was said: the process may
@@ -230,6 +247,10 @@ impl Node {
                     address: self.config.address.clone(),
                     functions: self.config.registry.functions(),
                 }));
+                // Before anything is said of tasks that end because of it.
+                if self.leaving.is_some() {
+                    self.send(Up::Leaving);
+                }
             }
             SessionEvent::Message(down) => return self.message(down),
             SessionEvent::Closed => {
@@ -346,6 +367,7 @@ impl Node {
                     }
                 }
             }
+            Command::Leave(grace) => self.leave(grace),
             Command::Stop(_) => {}
         }
     }
@@ -410,6 +432,7 @@ impl Node {
         if ending {
             job.local = LocalJob::default();
         }
+        self.drain(id);
         self.report(id);
     }
 
@@ -532,6 +555,7 @@ impl Node {
         for id in news {
             self.report(id);
         }
+        self.say_what_is_left();
     }
 
     async fn stop_tasks(&mut self) {
