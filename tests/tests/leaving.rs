@@ -192,6 +192,26 @@ async fn a_worker_leaves_while_the_coordinator_is_away() {
     assert_each_ran_once(&cluster, ROOTS);
 }
 
+/// How far a source is, only the coordinator can tell the next one; it is waited for, but not for ever.
+#[tokio::test]
+async fn a_source_waits_for_the_coordinator_until_its_time_is_over() {
+    let mut cluster = Cluster::start(PROGRAM).await;
+    worker(&mut cluster, "leaves", "1s").await;
+    cluster.close_gate("second");
+    let client = cluster.client().await;
+    let stream = Stream::source(HUNDRED).map(FIRST).map(SECOND).map(THIRD);
+    let values = take(stream.max_in_flight(10).results(&client), u64::MAX);
+    wait_for("roots are under way", || cluster.trace("second-started").len() == 10).await;
+    cluster.coordinator.kill();
+    let leaver = cluster.workers.get_mut("leaves").unwrap();
+    leaver.logged("lost the coordinator").await;
+    leaver.signal("TERM");
+    cluster.open_gate("second");
+    assert_eq!(left(&mut cluster, "leaves").await, 0);
+    assert!(cluster.workers["leaves"].log().contains("the time to leave is over"));
+    values.abort();
+}
+
 /// Whoever asks twice, or with Ctrl-C, does not want to wait.
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
