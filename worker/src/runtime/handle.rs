@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use stageline_protocol::JobId;
 use stageline_protocol::control::{Census, Submit, TaskReport, Welcome};
 use stageline_protocol::item::shortened;
+use stageline_protocol::{JobId, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::census::Counters;
@@ -79,11 +79,14 @@ impl NodeHandle {
     }
 }
 
+/// A view, by its term and revision: a later one is greater.
+pub(super) type Applied = (Term, u64);
+
 /// What the node's loop is told.
 #[derive(Debug)]
 pub(super) enum NodeEvent {
-    /// What a task says of itself, and the revision of the view that it has applied.
-    Report(JobId, u64, Box<TaskReport>),
+    /// What a task says of itself, and the view that it has applied.
+    Report(JobId, Applied, Box<TaskReport>),
     Session(SessionEvent),
     Command(Command),
 }

@@ -8,7 +8,8 @@
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item.
-//! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory.
+//! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
+//!   under gRPC.
 
 mod accept;
 mod census;
@@ -16,6 +17,7 @@ mod dial;
 mod handle;
 mod job;
 mod link;
+mod network;
 mod node;
 mod routes;
 mod session;
@@ -25,6 +27,7 @@ mod work;
 pub use accept::{ListenError, Listener, serve_links};
 pub use handle::NodeHandle;
 pub use job::{JobUpdate, LocalJob, LocalStage};
+pub use network::Dialler;
 pub use node::{Node, NodeConfig, Stopped};
 pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
 pub use work::{Delivery, RootStream};

@@ -6,6 +6,7 @@ mod leases;
 mod leaving;
 mod placing;
 mod random;
+mod restart;
 mod sources;
 mod starting;
 mod watching;

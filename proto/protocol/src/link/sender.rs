@@ -10,14 +10,14 @@ use crate::time::Time;
 use super::Violation;
 
 /// An item that was sent and is retained, and the input that it was made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Retained {
     item: Item,
     input: u64,
 }
 
 /// A newer connection that becomes the current one with its first grant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Next {
     conn: ConnId,
     summary: Option<Summary>,
@@ -25,7 +25,7 @@ struct Next {
 }
 
 /// What a frame set free.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Freed {
     /// The inputs of items that are acked, one entry an item.
@@ -37,7 +37,7 @@ pub struct Freed {
 }
 
 /// The upstream end of a link.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Sender {
     /// The connection that the numbers speak of.
     conn: Option<ConnId>,
@@ -58,7 +58,7 @@ pub struct Sender {
     announced: Announced,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Announced {
     backlog: u64,
     forfeited: u64,

@@ -13,7 +13,7 @@ use super::Bug;
 use super::{Effect, Finished, LinkKey, Task};
 
 /// An input that is not settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Input {
     pub(super) origin: Origin,
     pub(super) lineage: Lineage,
@@ -30,7 +30,7 @@ pub(super) struct Input {
 }
 
 /// Where an input came from, and so where its ack goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
     /// A number of a link's current connection.
     Link(LinkKey, u64),
@@ -40,7 +40,7 @@ pub(super) enum Origin {
     Orphan,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Queued,
     /// In a slot.
@@ -112,6 +112,10 @@ impl Task {
 
     fn apply(&mut self, now: Time, input: u64, item: Item) {
         let counts = u64::from(item.body != Body::End);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::NoDeduplication) && item.body != Body::End {
+            return self.enqueue(input, item.body);
+        }
         match self.applied.apply(&item.lineage, input) {
             Verdict::Fresh if item.body == Body::End => self.complete(now, input),
             Verdict::Fresh => self.enqueue(input, item.body),

@@ -22,7 +22,7 @@ use crate::time::Time;
 use super::{Effect, InLink, LinkKey, Task};
 
 /// How far this end has parted with its sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Done {
     No,
     /// Said on this connection, and not answered.

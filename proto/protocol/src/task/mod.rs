@@ -56,7 +56,7 @@ use outputs::OutPort;
 use wire::Wire;
 
 /// Sizes and times of a task. [`Limits::default`] is what design and benchmarks settled on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The byte window of each input link. Default 2 MiB.
     pub window_bytes: u64,
@@ -98,16 +98,45 @@ impl Default for Limits {
 
 /// Deliberate defects, for tests of the tests.
 #[cfg(any(test, feature = "planted-bugs"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bug {
     /// An input is acked when its outputs are sent, not when they are acked.
     EarlyAck,
+    /// An input is acked when the first of its outputs is.
+    AckedAfterFirstChild,
     /// A copy is acked although the first is not safe yet.
     DuplicateAckedFirst,
+    /// A boundary applies copies, too.
+    NoDeduplication,
     /// Some credit is never granted anew.
     LostCredit,
     /// One unacked item is not sent again when its link is lost.
     ForgottenUnacked,
+    /// A task that has been replaced may connect.
+    StaleEpochAccepted,
+    /// A frame of a superseded connection counts for the present one.
+    OldConnectionAccepted,
+    /// A source announces the root that holds it up as finished.
+    WatermarkTooHigh,
+    /// What is given back unstarted counts as acked.
+    ReturnTakenAsAck,
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::EarlyAck,
+        Self::AckedAfterFirstChild,
+        Self::DuplicateAckedFirst,
+        Self::NoDeduplication,
+        Self::LostCredit,
+        Self::ForgottenUnacked,
+        Self::StaleEpochAccepted,
+        Self::OldConnectionAccepted,
+        Self::WatermarkTooHigh,
+        Self::ReturnTakenAsAck,
+    ];
 }
 
 /// A link, as its task sees it: the channel, and the task at the other end.
@@ -120,7 +149,7 @@ pub struct LinkKey {
 }
 
 /// What a task should be like, as far as others decide it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// How many items it may run at a time.
     pub slots: u32,
@@ -139,7 +168,7 @@ pub struct Plan {
 }
 
 /// Which end of a link dials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dials {
     /// This one.
     We,
@@ -148,7 +177,7 @@ pub enum Dials {
 }
 
 /// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Dial the peer and send this frame first. Answer with frames, or with [`Task::on_down`].
     Dial(LinkKey, Box<Open>),
@@ -186,7 +215,7 @@ pub enum Effect {
 }
 
 /// How a function call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Finished {
     /// A map's output.
     One(Encoding, Bytes),
@@ -201,7 +230,7 @@ pub enum Finished {
 }
 
 /// One task. See the module's story.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Task {
     id: TaskId,
     job: JobId,
@@ -224,6 +253,8 @@ pub struct Task {
     applied: Applied,
     window: Option<Window>,
     source: source::State,
+    /// The sources of the pipeline.
+    sources: BTreeSet<StageId>,
     /// Per source: the highest watermark seen.
     watermarks: BTreeMap<StageId, u64>,
     cut: BTreeSet<ChannelId>,
@@ -240,7 +271,7 @@ pub struct Task {
 }
 
 /// An input link.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct InLink {
     wire: Wire,
     receiver: Receiver,
@@ -282,6 +313,11 @@ impl Task {
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
             source: source::State::new(stage.site == Site::Fleet),
+            sources: (0..)
+                .zip(&pipeline.stages)
+                .filter(|(_, stage)| stage.op == Op::Source)
+                .map(|(id, _)| StageId(id))
+                .collect(),
             watermarks: if is_source { [(id.stage, position)].into() } else { BTreeMap::new() },
             cut: BTreeSet::new(),
             draining: false,

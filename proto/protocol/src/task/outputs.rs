@@ -15,7 +15,7 @@ use super::wire::Wire;
 use super::{LinkKey, Task};
 
 /// One output channel, with its links to the tasks downstream.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutPort {
     pub(super) channel: ChannelId,
     pub(super) downstream: StageId,
@@ -30,7 +30,7 @@ pub(super) struct OutPort {
     last: Option<LinkKey>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutLink {
     pub(super) wire: Wire,
     pub(super) sender: Sender,
@@ -39,7 +39,7 @@ pub(super) struct OutLink {
     pub(super) done: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Queued {
     item: Item,
     input: u64,
@@ -47,7 +47,7 @@ struct Queued {
 }
 
 /// Which sending of an item it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Turn {
     First,
     /// It was given back unstarted.
@@ -186,6 +186,12 @@ impl Task {
     fn output_acked(&mut self, now: Time, input: u64) {
         if let Some(entry) = self.ledger.get_mut(input) {
             entry.unacked = entry.unacked.saturating_sub(1);
+        }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::AckedAfterFirstChild)
+            && let Some(entry) = self.ledger.get_mut(input)
+        {
+            entry.unacked = 0;
         }
         self.check(now, input);
     }

@@ -182,7 +182,10 @@ impl Task {
             return refuse(CloseReason::Violation, message);
         }
         if self.wire(key).is_none() {
-            if peer.epoch <= self.highest_epoch {
+            let stale = peer.epoch <= self.highest_epoch;
+            #[cfg(any(test, feature = "planted-bugs"))]
+            let stale = stale && !self.has_bug(super::Bug::StaleEpochAccepted);
+            if stale {
                 self.stats.stale += 1;
                 return refuse(CloseReason::Stale, format!("task {peer} has been replaced"));
             }
@@ -261,7 +264,12 @@ impl Task {
         conn: ConnId,
         frame: Frame,
     ) -> Result<(), Violation> {
-        if self.ended || self.wire(key).and_then(|wire| wire.conn()) != Some(conn) {
+        let stale = self.wire(key).and_then(|wire| wire.conn()) != Some(conn);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let stale = stale
+            && !(self.has_bug(super::Bug::OldConnectionAccepted)
+                && self.wire(key).is_some_and(|wire| wire.is_up()));
+        if self.ended || stale {
             self.stats.stale += 1;
             return Ok(());
         }
@@ -308,10 +316,18 @@ impl Task {
             self.dirty.insert(key);
             return Ok(());
         }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let returned_is_acked = self.has_bug(super::Bug::ReturnTakenAsAck);
         let Some(link) = self.out_link(key) else { return Ok(()) };
         let freed = match frame {
             Frame::Grant(grant) => link.sender.on_grant(now, grant)?,
             Frame::Ack(ack) => link.sender.on_ack(&ack.settled)?,
+            #[cfg(any(test, feature = "planted-bugs"))]
+            Frame::Return(returned) if returned_is_acked => {
+                let mut freed = link.sender.on_return(&returned)?;
+                freed.acked.extend(freed.resend.drain(..).map(|(_, input)| input));
+                freed
+            }
             Frame::Return(returned) => link.sender.on_return(&returned)?,
             Frame::Items(_) => return Err(Violation::Unexpected("items from a receiver")),
             _ => return Err(Violation::Unexpected("a second handshake")),

@@ -8,7 +8,7 @@ use crate::time::Time;
 use super::inputs::{Input, Origin};
 use super::{Effect, Task};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
@@ -79,6 +79,8 @@ impl Task {
             window.announce(window.watermark());
         }
         let announced = window.announced();
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let announced = announced + u64::from(self.has_bug(super::Bug::WatermarkTooHigh));
         self.raise_watermark(now, self.id.stage, announced);
         let report = self.source_report().unwrap_or_default();
         // The end is what the coordinator waits for; a stored position opens the window.

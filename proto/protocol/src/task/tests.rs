@@ -309,6 +309,25 @@ fn a_stale_epoch_is_refused_and_counted() {
 }
 
 #[test]
+fn a_watermark_of_what_is_no_source_is_not_remembered() {
+    let mut bench = Bench::new(None);
+    bench.start(&[WORK, OUT]);
+    bench.peers.insert(SOURCE);
+    bench.plan(WORK);
+    let open = open(SOURCE, WORK, Role::Sender, 1);
+    let (key, _) = bench.with(WORK, |task, now| task.on_open(now, &open)).expect("accepted");
+    let watermarks = (0..1_000).map(|stage| (StageId(stage), 7)).collect();
+    let items = Frame::Items(Items { watermarks, ..Items::default() });
+    bench.with(WORK, |task, now| task.on_frame(now, key, open.conn, items)).expect("allowed");
+    bench.wait(Duration::from_millis(50));
+    let passed_on = bench.sent(WORK, |frame| match frame {
+        Frame::Items(items) => Some(items.watermarks.clone()),
+        _ => None,
+    });
+    assert_eq!(passed_on.concat(), [(StageId(0), 7)]);
+}
+
+#[test]
 fn a_duplicate_waits_for_the_first_copy() {
     let mut bench = Bench::new(None);
     bench.start(&[OUT]);

@@ -100,8 +100,12 @@ impl Task {
         self.blocked.remove(&key);
     }
 
-    /// A watermark arrived, or the own one rose. A boundary forgets what lies below.
+    /// A watermark arrived, or the own one rose. A boundary forgets what lies below. Of a stage that is
+    /// no source there is none: a peer that speaks of many would be remembered for ever.
     pub(super) fn raise_watermark(&mut self, now: Time, source: StageId, watermark: u64) {
+        if !self.sources.contains(&source) {
+            return;
+        }
         let seen = self.watermarks.entry(source).or_default();
         if watermark > *seen {
             *seen = watermark;
