@@ -259,6 +259,7 @@ impl Cluster {
     fn leave(&mut self, pid: Pid) {
         self.log.note(self.now, format_args!("LEAVE {}", self.nodes[pid].name));
         self.nodes[pid].leaving = true;
+        self.say(pid, Up::Leaving);
         self.replace(pid, false);
         let now = self.now;
         for running in self.nodes[pid].tasks.values_mut() {

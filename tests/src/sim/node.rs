@@ -91,8 +91,7 @@ impl Node {
     }
 
     pub(super) fn report(&self, job: JobId) -> Report {
-        // Who leaves says so when it is through: until then, nobody need replace anything.
-        let ended = self.ended.values().filter(|_| !self.leaving).cloned();
+        let ended = self.ended.values().cloned();
         Report {
             job,
             term: self.view.as_ref().map_or(Term(0), |view| view.term),
@@ -108,9 +107,7 @@ impl Node {
             return None;
         }
         let wanted: BTreeSet<TaskId> = view.tasks.iter().map(|plan| plan.id).collect();
-        let begin = |id: &&TaskId| {
-            !self.tasks.contains_key(id) && !self.ended.contains_key(id) && !self.leaving
-        };
+        let begin = |id: &&TaskId| !self.tasks.contains_key(id) && !self.ended.contains_key(id);
         let difference = Difference {
             begin: wanted.iter().filter(begin).copied().collect(),
             end: self.tasks.keys().filter(|id| !wanted.contains(id)).copied().collect(),

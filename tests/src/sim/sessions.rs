@@ -70,6 +70,9 @@ impl Cluster {
         self.nodes[pid].session = Some(id);
         self.log.note(self.now, format_args!("{} opens session {}", hello.name, id.0));
         self.up(id, engine::Event::SessionOpened { session: id, hello });
+        if self.nodes[pid].leaving {
+            self.say(pid, Up::Leaving);
+        }
         if self.nodes[pid].kind == ProcessKind::Client {
             let pipeline = self.schedule.pipeline.clone();
             // Submitting again after a reconnection is harmless.
@@ -316,11 +319,15 @@ impl Cluster {
         for task in difference.begin {
             self.begin_task(pid, task)?;
         }
+        let leaving = self.nodes[pid].leaving;
         let tasks: Vec<_> = self.nodes[pid].tasks.keys().copied().collect();
         for id in tasks {
             let Some(plan) = self.nodes[pid].plan(id) else { continue };
             if let Some(running) = self.nodes[pid].tasks.get_mut(&id) {
                 running.task.set_plan(self.now, &plan);
+                if leaving {
+                    running.task.drain(self.now);
+                }
             }
             self.drive(pid, id)?;
         }

@@ -5,6 +5,8 @@
 //! breaks, tasks and links go on; a job that has neither for a lease ends here, unless it is this
 //! process that submitted it: then the coordinator, once it is back, says whether it came back in time.
 
+mod leave;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::leave::Leaving;
 use super::census::Counters;
 use super::dial::Transports;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
@@ -30,7 +33,7 @@ use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
-use super::task::{Event, TaskLoop};
+use super::task::{Event, TaskLoop, sleep_until};
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
@@ -96,6 +99,7 @@ pub struct Node {
     welcomed: watch::Sender<Option<Welcome>>,
     session: Option<mpsc::UnboundedSender<Up>>,
     session_lost: Option<Instant>,
+    leaving: Option<Leaving>,
     /// The last session was with a coordinator whose life was over; it has been said.
     superseded: bool,
     lease: Duration,
@@ -144,6 +148,7 @@ impl Node {
             welcomed,
             session: None,
             session_lost: None,
+            leaving: None,
             superseded: false,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
@@ -170,7 +175,8 @@ impl Node {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heartbeats = tokio::time::interval(DEFAULT_LEASE / 10);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.has_left() {
+            let until = self.leaving.as_ref().map(|leaving| leaving.until);
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => return Stopped::Told,
@@ -183,9 +189,7 @@ impl Node {
                         }
                     }
                     Some(NodeEvent::Command(Command::Stop(done))) => {
-                        self.send(Up::Goodbye);
-                        self.stop_tasks().await;
-                        self.hang_up().await;
+                        self.go().await;
                         let _nobody_waits = done.send(());
                         return Stopped::Told;
                     }
@@ -199,8 +203,21 @@ impl Node {
                     let census = self.handle.census();
                     self.send(Up::Heartbeat(census));
                 }
+                () = sleep_until(until) => {
+                    tracing::warn!("the time to leave is over: what still runs is stopped");
+                    break;
+                }
             }
         }
+        self.go().await;
+        Stopped::Told
+    }
+
+    /// Ends all that runs here, and tells the coordinator.
+    async fn go(&mut self) {
+        self.send(Up::Goodbye);
+        self.stop_tasks().await;
+        self.hang_up().await;
     }
 
     /// Ends the session, and waits until the coordinator has heard all that was said: the process may
@@ -238,6 +255,10 @@ impl Node {
                     address: self.config.address.clone(),
                     functions: self.config.registry.functions(),
                 }));
+                // Before anything is said of tasks that end because of it.
+                if self.leaving.is_some() {
+                    self.send(Up::Leaving);
+                }
             }
             // What comes over a session that was given up here counts for nothing.
             SessionEvent::Message(_) if self.session.is_none() => {}
@@ -382,6 +403,7 @@ impl Node {
                     }
                 }
             }
+            Command::Leave(grace) => self.leave(grace),
             Command::Stop(_) => {}
         }
     }
@@ -446,6 +468,7 @@ impl Node {
         if ending {
             job.local = LocalJob::default();
         }
+        self.drain(id);
         self.report(id);
     }
 
@@ -571,6 +594,7 @@ impl Node {
         for id in news {
             self.report(id);
         }
+        self.say_what_is_left();
     }
 
     async fn stop_tasks(&mut self) {

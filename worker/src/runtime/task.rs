@@ -58,6 +58,8 @@ pub(crate) enum Event {
     CoordinatorHeard,
     /// What the task runs is broken: it ends, and the job fails with this message.
     Failed(String),
+    /// Give back what has not started, and end when the rest is acked.
+    Drain,
     /// Report now.
     Report,
     /// End now.
@@ -286,6 +288,7 @@ impl State {
             }
             Event::CutInputs => self.task.cut_inputs(now),
             Event::CoordinatorHeard => self.task.heard(now),
+            Event::Drain => self.task.drain(now),
             Event::Report => self.report(),
             Event::Failed(message) => {
                 self.ended.get_or_insert(TaskEnd::Failed(shortened(message)));
@@ -456,7 +459,7 @@ impl State {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
