@@ -577,3 +577,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
