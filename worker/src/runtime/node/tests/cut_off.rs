@@ -8,7 +8,7 @@ use stageline_protocol::{Epoch, StageId, Term};
 
 use tokio::sync::Notify;
 
-use super::*;
+use super::super::*;
 use crate::runtime::{SessionChannel, SessionFuture};
 
 const JOB: JobId = JobId(1);
