@@ -180,7 +180,7 @@ async fn a_worker_leaves_while_the_coordinator_is_away() {
     let job = results.job();
     let values = take(results, ROOTS);
     both_are_full(&job).await;
-    cluster.coordinator.kill();
+    cluster.kill_coordinator();
     let leaver = cluster.workers.get_mut("leaves").unwrap();
     leaver.logged("lost the coordinator").await;
     leaver.signal("TERM");
@@ -190,6 +190,35 @@ async fn a_worker_leaves_while_the_coordinator_is_away() {
 
     assert_eq!(guarded(values).await.unwrap(), all(ROOTS));
     assert_each_ran_once(&cluster, ROOTS);
+}
+
+/// The coordinator is killed before it has heard of any of it; back, it is told how far the source came.
+#[tokio::test]
+async fn a_source_that_leaves_while_the_coordinator_is_away_tells_it_before_it_goes() {
+    let mut cluster = Cluster::start(PROGRAM).await;
+    cluster.worker("stays", &["first", "second", "third"]).await;
+    worker(&mut cluster, "leaves", "60s").await;
+    cluster.close_gate("second");
+    let client = cluster.client().await;
+    let stream = Stream::source(HUNDRED).map(FIRST).map(SECOND).map(THIRD);
+    let results = stream.max_in_flight(10).results(&client);
+    let job = results.job();
+    let values = take(results, u64::MAX);
+    wait_for("roots are under way", || cluster.trace("second-started").len() == 10).await;
+    cluster.kill_coordinator();
+    let leaver = cluster.workers.get_mut("leaves").unwrap();
+    leaver.logged("lost the coordinator").await;
+    leaver.signal("TERM");
+    leaver.logged("leaving").await;
+    cluster.open_gate("second");
+    wait_for("all that was under way is done", || cluster.trace("third").len() == 10).await;
+    cluster.start_coordinator().await;
+    assert_eq!(left(&mut cluster, "leaves").await, 0);
+    cluster.worker("next", &["hundred"]).await;
+
+    assert_eq!(guarded(values).await.unwrap(), all(100));
+    guarded(job.ended()).await.unwrap();
+    assert_each_ran_once(&cluster, 100);
 }
 
 /// How far a source is, only the coordinator can tell the next one; it is waited for, but not for ever.
@@ -202,7 +231,7 @@ async fn a_source_waits_for_the_coordinator_until_its_time_is_over() {
     let stream = Stream::source(HUNDRED).map(FIRST).map(SECOND).map(THIRD);
     let values = take(stream.max_in_flight(10).results(&client), u64::MAX);
     wait_for("roots are under way", || cluster.trace("second-started").len() == 10).await;
-    cluster.coordinator.kill();
+    cluster.kill_coordinator();
     let leaver = cluster.workers.get_mut("leaves").unwrap();
     leaver.logged("lost the coordinator").await;
     leaver.signal("TERM");

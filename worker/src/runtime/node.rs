@@ -38,10 +38,6 @@ use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
 const REPORT_EVERY: Duration = Duration::from_millis(200);
-/// How long a process that is told to stop waits for its tasks.
-const STOP_GRACE: Duration = Duration::from_millis(1_500);
-/// How long it waits for the coordinator to hear its goodbye.
-const GOODBYE_GRACE: Duration = Duration::from_millis(300);
 /// Until the coordinator has said otherwise.
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 
@@ -211,30 +207,6 @@ impl Node {
         }
         self.go().await;
         Stopped::Told
-    }
-
-    /// Ends all that runs here, and tells the coordinator.
-    async fn go(&mut self) {
-        self.send(Up::Goodbye);
-        self.stop_tasks().await;
-        self.hang_up().await;
-    }
-
-    /// Ends the session, and waits until the coordinator has heard all that was said: the process may
-    /// be gone the moment after.
-    async fn hang_up(&mut self) {
-        if self.session.take().is_none() {
-            return;
-        }
-        let heard = async {
-            loop {
-                match self.events.recv().await {
-                    None | Some(NodeEvent::Session(SessionEvent::Closed)) => return,
-                    Some(_) => {}
-                }
-            }
-        };
-        let _or_it_misses_the_lease = tokio::time::timeout(GOODBYE_GRACE, heard).await;
     }
 
     fn send(&self, up: Up) {
@@ -595,16 +567,6 @@ impl Node {
             self.report(id);
         }
         self.say_what_is_left();
-    }
-
-    async fn stop_tasks(&mut self) {
-        for job in self.jobs.values() {
-            job.stop_all();
-        }
-        let ended = async { while self.loops.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
-            self.loops.abort_all();
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! How a process leaves: it says so, drains its tasks, and goes when they have ended.
+//! How a process goes: told to stop, at once; asked to leave, in good order. Then it says so, drains its
+//! tasks, and goes when they have ended.
 //!
 //! Its tasks drain at once, whether the coordinator hears of it or not: they part with their neighbours
 //! over their links. What the coordinator adds is somebody to take their place. A position that a named
@@ -14,10 +15,16 @@ use stageline_protocol::pipeline::{Op, Site};
 use stageline_protocol::{JobId, TaskId};
 use tokio::time::Instant;
 
+use super::super::handle::NodeEvent;
 use super::super::job::Job;
+use super::super::session::SessionEvent;
 use super::super::task::Event;
 use super::Node;
 
+/// How long a process that is told to stop waits for its tasks.
+const STOP_GRACE: Duration = Duration::from_millis(1_500);
+/// How long it waits for the coordinator to hear its goodbye.
+const GOODBYE_GRACE: Duration = Duration::from_millis(300);
 /// What it still waits for is logged at most this often.
 const SAY_EVERY: Duration = Duration::from_secs(3);
 
@@ -108,6 +115,40 @@ impl Node {
         tracing::info!("leaving: {}", what_is_left(running, unacked, source.as_deref(), away));
         if let Some(leaving) = &mut self.leaving {
             leaving.said = Instant::now();
+        }
+    }
+
+    /// Ends all that runs here, and tells the coordinator.
+    pub(super) async fn go(&mut self) {
+        self.send(Up::Goodbye);
+        self.stop_tasks().await;
+        self.hang_up().await;
+    }
+
+    /// Ends the session, and waits until the coordinator has heard all that was said: the process may
+    /// be gone the moment after.
+    async fn hang_up(&mut self) {
+        if self.session.take().is_none() {
+            return;
+        }
+        let heard = async {
+            loop {
+                match self.events.recv().await {
+                    None | Some(NodeEvent::Session(SessionEvent::Closed)) => return,
+                    Some(_) => {}
+                }
+            }
+        };
+        let _or_it_misses_the_lease = tokio::time::timeout(GOODBYE_GRACE, heard).await;
+    }
+
+    pub(super) async fn stop_tasks(&mut self) {
+        for job in self.jobs.values() {
+            job.stop_all();
+        }
+        let ended = async { while self.loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
+            self.loops.abort_all();
         }
     }
 }
