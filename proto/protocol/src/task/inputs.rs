@@ -193,7 +193,7 @@ impl Task {
 
     /// The function of this input wants its slot back; [`Effect::Resume`] says when it has it.
     pub fn want_slot(&mut self, now: Time, input: u64) {
-        if self.ledger.get(input).is_some() {
+        if self.ledger.get(input).is_some_and(|entry| entry.state == State::Backoff) {
             self.resuming.push_back(input);
             self.settle_down(now);
         }

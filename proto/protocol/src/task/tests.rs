@@ -143,6 +143,18 @@ fn an_input_whose_outputs_wait_for_credit_frees_its_slot_when_it_is_cut() {
 }
 
 #[test]
+fn who_never_gave_its_slot_up_gets_none_back() {
+    let mut bench = Bench::new(Some(2));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 2);
+    let first = bench.take_started(WORK);
+    let queued = first.input + 1;
+    bench.with(WORK, |task, now| task.want_slot(now, queued));
+    bench.with(WORK, |task, now| task.finish(now, first.input, value()));
+    assert_eq!((bench.started(WORK), bench.resumed.len()), (vec!["1".to_owned()], 0));
+}
+
+#[test]
 fn a_drain_returns_what_has_not_started_and_nothing_runs_twice() {
     let mut bench = Bench::new(Some(8));
     bench.slots = 1;
