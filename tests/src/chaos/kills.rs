@@ -30,7 +30,7 @@ pub struct Plan {
     pub items: u64,
     /// Draws the faults.
     pub seed: u64,
-    /// Whether the coordinator is killed, too: it takes a store for that.
+    /// Whether the coordinator is killed, too.
     pub coordinator: bool,
 }
 
@@ -50,7 +50,7 @@ enum Fault {
 /// # Panics
 /// When a process cannot be started.
 pub async fn run(plan: &Plan) -> Outcome {
-    let fleet = Fleet::start(&this_program(), 2, None, plan.coordinator).await;
+    let fleet = Fleet::start(&this_program(), 2, None).await;
     let mut driver = Driver {
         fleet,
         rng: Rng::with_seed(plan.seed),
