@@ -53,11 +53,11 @@ impl Wire for TaskPlan {
     type Proto = v1::TaskPlan;
 
     fn encode(&self) -> v1::TaskPlan {
-        v1::TaskPlan { id: Some(self.id.encode()), slots: self.slots }
+        v1::TaskPlan { id: Some(self.id.encode()), slots: self.slots, again: self.again }
     }
 
     fn decode(p: v1::TaskPlan) -> Result<Self, DecodeError> {
-        Ok(Self { id: required(p.id, "id")?, slots: p.slots })
+        Ok(Self { id: required(p.id, "id")?, slots: p.slots, again: p.again })
     }
 }
 

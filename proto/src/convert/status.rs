@@ -84,6 +84,7 @@ impl Wire for ProcessStatus {
             functions: encode_list(&self.functions),
             census: Some(self.census.encode()),
             connected: self.connected,
+            suspects: self.suspects,
         }
     }
 
@@ -96,6 +97,7 @@ impl Wire for ProcessStatus {
             functions: list(p.functions, "functions")?,
             census: required(p.census, "census")?,
             connected: p.connected,
+            suspects: p.suspects,
         })
     }
 }

@@ -267,5 +267,5 @@ impl Future for Ready<'_> {
 }
 
 pub(super) fn delivery(lineage: Lineage, body: Body, input: u64, task: &TaskSender) -> Delivery {
-    Delivery::new(Item { lineage, body }, input, task.clone())
+    Delivery::new(Item::new(lineage, body), input, task.clone())
 }
