@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use stageline_protocol::control::{
-    Census, Down, Hello, JobStatus, Outcome, ProcessKind, ProcessStatus, Up,
+    Census, Down, Hello, JobPhase, JobStatus, Outcome, ProcessKind, ProcessStatus, Up,
 };
 use stageline_protocol::{JobId, Term, Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -25,6 +25,8 @@ use crate::store::{MemoryStore, Record, Store, StoreError};
 
 /// How many messages of one session may wait for the engine.
 const INBOX: usize = 64;
+/// How many inputs at most are taken before what follows from them is stored and said.
+const ROUND: usize = 256;
 
 /// Starts coordinators.
 #[derive(Debug)]
@@ -34,15 +36,35 @@ impl Coordinator {
     /// Starts one that keeps its records in memory. Call it inside a tokio runtime.
     #[must_use]
     pub fn start(config: Config) -> CoordinatorHandle {
-        // A later life has a higher term, as long as the machine's clock is not set back.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let term = Term(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
-        Self::start_with(config, term, MemoryStore::default())
+        let at = wall_clock();
+        Self::spawn(Engine::new(Term(at.as_micros()), config), at, MemoryStore::default())
     }
 
-    /// Starts one with a store. Its term must be higher than that of any earlier life.
-    #[must_use]
-    pub fn start_with(config: Config, term: Term, store: impl Store) -> CoordinatorHandle {
+    /// Starts one that goes on from what its store has. `at` is the time of day since 1970: what is
+    /// stored counts from there, and it is the coordinator's term, unless that of an earlier life was
+    /// not lower (the machine's clock was set back). Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written, or what it has contradicts itself.
+    pub fn start_with(
+        config: Config,
+        at: Time,
+        mut store: impl Store,
+    ) -> Result<CoordinatorHandle, StoreError> {
+        let stored = store.load()?;
+        let term = Term(at.as_micros().max(stored.term.0.saturating_add(1)));
+        store.put(&[Record::Term(term)])?;
+        let (jobs, ended, processes) =
+            (stored.jobs.len(), stored.ended.len(), stored.processes.len());
+        if jobs + ended + processes > 0 {
+            tracing::info!(jobs, ended, processes, "going on from what is stored");
+        }
+        let engine = Engine::restore(term, config, at, stored)
+            .map_err(|error| StoreError(error.to_string()))?;
+        Ok(Self::spawn(engine, at, store))
+    }
+
+    fn spawn(engine: Engine, at: Time, store: impl Store) -> CoordinatorHandle {
         let (inputs, queue) = mpsc::unbounded_channel();
         let handle = CoordinatorHandle {
             inputs,
@@ -57,9 +79,11 @@ impl Coordinator {
             // Also when the loop panics: nobody must wait for it for ever.
             let _guard = stopped.drop_guard();
             let work = Loop {
-                engine: Engine::new(term, config),
+                engine,
                 store,
                 sessions: BTreeMap::new(),
+                answers: Vec::new(),
+                at,
                 origin: Instant::now(),
             };
             if let Err(error) = work.run(queue, stop).await {
@@ -69,6 +93,13 @@ impl Coordinator {
         });
         handle
     }
+}
+
+/// The time of day, since 1970.
+#[must_use]
+pub fn wall_clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::ZERO + since
 }
 
 /// The coordinator has stopped.
@@ -92,7 +123,9 @@ pub struct CoordinatorHandle {
     failure: Arc<OnceLock<String>>,
 }
 
-type Question = Box<dyn FnOnce(&mut Engine, Time) + Send>;
+/// Answers what is to be called once all that the answer rests on is safe.
+type Question = Box<dyn FnOnce(&mut Engine, Time) -> Answer + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
 
 enum Input {
     Opened(SessionId, Box<Hello>, Arc<Outbox>),
@@ -187,7 +220,10 @@ impl CoordinatorHandle {
     ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
         let question: Question = Box::new(move |engine, now| {
-            let _nobody_waits = answer.send(question(engine, now));
+            let found = question(engine, now);
+            Box::new(move || {
+                let _nobody_waits = answer.send(found);
+            })
         });
         self.inputs.send(Input::Ask(question)).map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
@@ -287,6 +323,10 @@ struct Loop<S> {
     engine: Engine,
     store: S,
     sessions: BTreeMap<SessionId, Connected>,
+    /// To questions of this round.
+    answers: Vec<Answer>,
+    /// The time of day at `origin`.
+    at: Time,
     origin: Instant,
 }
 
@@ -303,12 +343,20 @@ impl<S: Store> Loop<S> {
         mut queue: mpsc::UnboundedReceiver<Input>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
+        self.carry_out()?;
         loop {
             let due = self.engine.poll_timeout().map(|due| self.instant(due));
             tokio::select! {
                 () = stop.cancelled() => break,
                 input = queue.recv() => match input {
-                    Some(input) => self.take(input),
+                    Some(input) => {
+                        self.take(input);
+                        // What else there is shares one transaction of the store.
+                        for _ in 1..ROUND {
+                            let Ok(input) = queue.try_recv() else { break };
+                            self.take(input);
+                        }
+                    }
                     None => break,
                 },
                 () = sleep_until(due) => self.engine.handle_timeout(self.now()),
@@ -345,18 +393,33 @@ impl<S: Store> Loop<S> {
                     self.engine.handle(now, Event::SessionClosed { session });
                 }
             }
-            Input::Ask(question) => question(&mut self.engine, now),
+            Input::Ask(question) => {
+                let answer = question(&mut self.engine, now);
+                self.answers.push(answer);
+            }
         }
     }
 
-    /// In order, and a record is safe before anything that follows it.
+    /// All records of a round are one transaction, and safe before anything is said: so what one
+    /// event makes of several things is kept wholly or not at all.
     fn carry_out(&mut self) -> Result<(), StoreError> {
+        let mut records = Vec::new();
+        let mut rest = Vec::new();
         while let Some(command) = self.engine.poll_command() {
             match command {
-                Command::Persist(record) => {
-                    log(&record);
-                    self.store.put(record)?;
-                }
+                Command::Persist(record) => records.push(record),
+                said => rest.push(said),
+            }
+        }
+        if !records.is_empty() {
+            // The loop's thread waits for the disk meanwhile, and so it should: there is nothing
+            // that it could say before.
+            self.store.put(&records)?;
+            records.iter().for_each(log);
+        }
+        for command in rest {
+            match command {
+                Command::Persist(_) => {}
                 Command::Send { session, message } => {
                     if let Down::Refused(why) = &message {
                         tracing::warn!(session = session.0, %why, "refused");
@@ -372,15 +435,18 @@ impl<S: Store> Loop<S> {
                 }
             }
         }
+        for answer in self.answers.drain(..) {
+            answer();
+        }
         Ok(())
     }
 
     fn now(&self) -> Time {
-        Time::ZERO + self.origin.elapsed()
+        self.at + self.origin.elapsed()
     }
 
     fn instant(&self, time: Time) -> Instant {
-        self.origin + time.since(Time::ZERO)
+        self.origin + time.since(self.at)
     }
 }
 
@@ -404,16 +470,21 @@ fn log(record: &Record) {
         Record::Submitted { job, client, pipeline, .. } => {
             tracing::info!(%job, %client, pipeline = %pipeline.name, "job submitted");
         }
-        Record::Ended { job, outcome } => match outcome {
-            Outcome::Completed => tracing::info!(%job, "job completed"),
-            Outcome::Cancelled(by) => tracing::info!(%job, %by, "job cancelled"),
-            Outcome::Failed(failure) => tracing::warn!(%job, "job failed: {failure}"),
+        // Put once more when its tasks have ended.
+        Record::Ended { job, status, .. } => match &status.phase {
+            JobPhase::Ending(Outcome::Completed) => tracing::info!(%job, "job completed"),
+            JobPhase::Ending(Outcome::Cancelled(by)) => tracing::info!(%job, %by, "job cancelled"),
+            JobPhase::Ending(Outcome::Failed(failure)) => {
+                tracing::warn!(%job, "job failed: {failure}");
+            }
+            _ => {}
         },
         Record::Epochs { job, highest } => tracing::debug!(%job, %highest, "epochs given out"),
         Record::Position { job, stage, position } => {
             tracing::debug!(%job, %stage, position, "position");
         }
         Record::Forgotten { job } => tracing::debug!(%job, "job forgotten"),
+        record => tracing::trace!(?record, "kept"),
     }
 }
 

@@ -1,36 +1,68 @@
 //! What must outlive the coordinator's process.
 //!
-//! The engine emits a [`Record`] before every command that depends on it, and the shell puts each
-//! into the store before it goes on to the next command. So nothing is ever announced that a restart
-//! would not remember.
+//! The engine emits a [`Record`] before every command that depends on it, and the shell makes it safe
+//! before it goes on: nothing is ever announced that a restart would not remember. All records
+//! together give a [`Stored`], which is all that an engine needs to go on where an earlier life of it
+//! stopped. [`MemoryStore`] keeps them as long as the process lives.
 
-use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use stageline_protocol::control::Outcome;
+use stageline_protocol::control::{Hello, JobStatus};
 use stageline_protocol::pipeline::Pipeline;
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId};
+use stageline_protocol::{Epoch, Incarnation, JobId, StageId, Term, Time};
 
-/// One fact to be kept. Putting the same one again changes nothing.
+mod stored;
+
+pub use stored::{Stored, StoredEnd, StoredJob, StoredTask};
+
+/// One fact to be kept. Each is a level: putting the same one again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// A life of the coordinator begins.
+    Term(Term),
+    /// A process counts as alive, and this is what it says of itself.
+    Process(Box<Hello>),
+    /// A process counts as alive no more.
+    Gone(Incarnation),
+    /// The lives that another of the same name has superseded: all that are remembered, the latest
+    /// last.
+    Superseded(Vec<Incarnation>),
     /// A job was submitted.
     Submitted {
         /// The job.
         job: JobId,
         /// The life of the client that it belongs to.
         client: Incarnation,
+        /// That client's name.
+        client_name: String,
+        /// When.
+        at: Time,
         /// What to run.
         pipeline: Pipeline,
         /// How long to wait for functions that no worker registers.
         wait_stages: Duration,
     },
-    /// Epochs up to this one are given out.
+    /// Epochs up to this one are given out: the job runs.
     Epochs {
         /// The job.
         job: JobId,
         /// The highest epoch that may be in use.
         highest: Epoch,
+    },
+    /// A task is placed, or has other slots now, or should end.
+    Task {
+        /// The job.
+        job: JobId,
+        /// The task.
+        task: StoredTask,
+    },
+    /// A task runs no more.
+    TaskOver {
+        /// The job.
+        job: JobId,
+        /// Which life of a task it was.
+        epoch: Epoch,
     },
     /// All roots of a named source below this are acked.
     Position {
@@ -41,12 +73,24 @@ pub enum Record {
         /// The lowest root that is not acked.
         position: u64,
     },
-    /// A job is over; only its tasks are still to be ended.
+    /// A source has no more roots, and all that it had are acked.
+    Finished {
+        /// The job.
+        job: JobId,
+        /// The source.
+        stage: StageId,
+    },
+    /// A job is over; at most its tasks are still to be ended. Put again when they have, with the
+    /// final figures.
     Ended {
         /// The job.
         job: JobId,
+        /// The life of the client that it belongs to.
+        client: Incarnation,
+        /// When.
+        at: Time,
         /// How it came out.
-        outcome: Outcome,
+        status: Box<JobStatus>,
     },
     /// A job is no longer listed.
     Forgotten {
@@ -55,88 +99,52 @@ pub enum Record {
     },
 }
 
-/// Why a record could not be kept. The coordinator must stop: what it announces next would rest on it.
-#[derive(Debug, thiserror::Error)]
-#[error("the coordinator's store failed: {0}")]
+/// Why a store could not be read, or a record could not be kept. The coordinator must stop: what it
+/// announces next would rest on it. The text says what, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct StoreError(pub String);
 
-/// Keeps records. A record is safe when `put` has returned.
+/// Keeps records. What was put is safe when `put` has returned.
 pub trait Store: Send + 'static {
-    /// Keeps a record.
+    /// All that is kept.
     ///
     /// # Errors
-    /// When it is not certain that the record is safe.
-    fn put(&mut self, record: Record) -> Result<(), StoreError>;
+    /// When it cannot be read, or is not what was put.
+    fn load(&mut self) -> Result<Stored, StoreError>;
+
+    /// Keeps records, in their order: all of them or none.
+    ///
+    /// # Errors
+    /// When it is not certain that they are safe.
+    fn put(&mut self, records: &[Record]) -> Result<(), StoreError>;
 }
 
-/// A store that lives as long as the process: for the embedded mode and for tests.
-#[derive(Debug, Default)]
+/// A store that lives as long as the process: for the embedded mode and for tests. Its clones share
+/// what is kept, so that another coordinator can go on with it.
+#[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    jobs: BTreeMap<JobId, StoredJob>,
-}
-
-/// What is kept of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredJob {
-    /// The life of the client that it belongs to.
-    pub client: Incarnation,
-    /// What it runs.
-    pub pipeline: Pipeline,
-    /// How long to wait for functions that no worker registers.
-    pub wait_stages: Duration,
-    /// The highest epoch that may be in use.
-    pub highest: Epoch,
-    /// The positions of its named sources.
-    pub positions: BTreeMap<StageId, u64>,
-    /// How it came out, if it is over.
-    pub outcome: Option<Outcome>,
+    stored: Arc<Mutex<Stored>>,
 }
 
 impl MemoryStore {
-    /// What is kept, by job.
+    /// What is kept.
     #[must_use]
-    pub const fn jobs(&self) -> &BTreeMap<JobId, StoredJob> {
-        &self.jobs
+    pub fn stored(&self) -> Stored {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Store for MemoryStore {
-    fn put(&mut self, record: Record) -> Result<(), StoreError> {
-        match record {
-            Record::Submitted { job, client, pipeline, wait_stages } => {
-                self.jobs.entry(job).or_insert_with(|| StoredJob {
-                    client,
-                    pipeline,
-                    wait_stages,
-                    highest: Epoch::default(),
-                    positions: BTreeMap::new(),
-                    outcome: None,
-                });
-            }
-            Record::Epochs { job, highest } => {
-                self.change(job, |stored| stored.highest = stored.highest.max(highest));
-            }
-            Record::Position { job, stage, position } => self.change(job, |stored| {
-                let kept = stored.positions.entry(stage).or_default();
-                *kept = position.max(*kept);
-            }),
-            Record::Ended { job, outcome } => {
-                self.change(job, |stored| {
-                    stored.outcome.get_or_insert(outcome);
-                });
-            }
-            Record::Forgotten { job } => {
-                self.jobs.remove(&job);
-            }
+    fn load(&mut self) -> Result<Stored, StoreError> {
+        Ok(self.stored())
+    }
+
+    fn put(&mut self, records: &[Record]) -> Result<(), StoreError> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records {
+            stored.apply(record.clone());
         }
         Ok(())
-    }
-}
-
-impl MemoryStore {
-    fn change(&mut self, job: JobId, change: impl FnOnce(&mut StoredJob)) {
-        if let Some(stored) = self.jobs.get_mut(&job) {
-            change(stored);
-        }
     }
 }

@@ -15,8 +15,9 @@ impl Engine {
     /// Ends a job, unless it is over already. The outcome is stored before anybody hears of it.
     pub(super) fn end_job(&mut self, now: Time, id: JobId, outcome: Outcome) {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.is_over()) else { return };
-        job.end(now, outcome.clone());
-        self.persist(Record::Ended { job: id, outcome });
+        job.end(now, outcome);
+        let (client, status) = (job.client, Box::new(job.status(now)));
+        self.persist(Record::Ended { job: id, client, at: now, status });
     }
 
     /// Ends the jobs whose sections are all finished, and puts those whose tasks have all ended into
@@ -48,17 +49,29 @@ impl Engine {
         // The slots that it used are the others' now.
         self.replan |= job.highest.0 > 0;
         let status = job.status(now);
+        let kept = Box::new(status.clone());
+        self.persist(Record::Ended { job: id, client: job.client, at: now, status: kept });
         self.send(job.client, Down::Status(Box::new(status.clone())));
         for process in job.involved {
             self.send(process, Down::Forget(id));
         }
-        self.remember(Ended { status, client: job.client });
+        self.remember(now, Ended { status, client: job.client, at: now });
     }
 
-    pub(super) fn remember(&mut self, ended: Ended) {
+    pub(super) fn remember(&mut self, now: Time, ended: Ended) {
         self.history.push_back(ended);
+        self.trim(now);
+    }
+
+    /// Forgets the oldest of too many jobs that have ended; but none whose client may still have to
+    /// be told how it came out: it is back within a lease, or dead.
+    pub(super) fn trim(&mut self, now: Time) {
+        let lease = self.config.lease;
         while self.history.len() > self.config.history {
-            if let Some(oldest) = self.history.pop_front() {
+            let may_go =
+                |ended: &Ended| now >= ended.at + lease || self.fleet.get(ended.client).is_none();
+            let Some(oldest) = self.history.iter().position(may_go) else { break };
+            if let Some(oldest) = self.history.remove(oldest) {
                 self.persist(Record::Forgotten { job: oldest.status.job });
             }
         }

@@ -105,6 +105,13 @@ impl Fleet {
         older_session
     }
 
+    /// A process that an earlier life of ours knew: it has a full lease to come back.
+    pub(super) fn restore(&mut self, now: Time, hello: Hello, config: &Config) {
+        let (census, expires) = (Census::default(), now + config.lease);
+        let id = hello.incarnation;
+        self.processes.insert(id, Process { hello, session: None, census, expires, grace: None });
+    }
+
     /// A process gave a sign of life.
     pub(super) fn renew(&mut self, now: Time, id: Incarnation, config: &Config) {
         if let Some(process) = self.processes.get_mut(&id) {
@@ -152,6 +159,10 @@ impl Fleet {
             self.superseded.pop_front();
         }
         self.superseded.push_back(id);
+    }
+
+    pub(super) fn superseded(&self) -> Vec<Incarnation> {
+        self.superseded.iter().copied().collect()
     }
 
     pub(super) fn is_superseded(&self, id: Incarnation) -> bool {

@@ -9,6 +9,7 @@ use stageline_protocol::pipeline::Stage;
 use stageline_protocol::{ChannelId, Epoch, Incarnation, JobId, StageId, TaskId, Time};
 
 use super::Config;
+use super::record::Level;
 
 /// A job that is not over.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Job {
     pub(super) client_name: String,
     pub(super) submitted: Time,
     pub(super) wait_stages: Duration,
+    /// Until when it waits for functions that no worker registers.
+    pub(super) wait_until: Time,
     pub(super) phase: JobPhase,
     /// Since when it is ending.
     pub(super) ending: Option<Time>,
@@ -40,6 +43,10 @@ pub(super) struct Job {
     pub(super) unreached: BTreeMap<StageId, u32>,
     /// Figures of tasks that were struck off with their process.
     pub(super) past: BTreeMap<StageId, Past>,
+    /// Tasks that are no longer listed here, and still are in the store.
+    pub(super) struck: Vec<Epoch>,
+    /// What is kept of its tasks may be out of date.
+    pub(super) touched: bool,
     /// Its views are out of date.
     pub(super) stale: bool,
     /// Its plan is out of date.
@@ -73,6 +80,8 @@ pub(super) struct Task {
     pub(super) start: u64,
     /// What it last said.
     pub(super) report: TaskReport,
+    /// What is kept of it.
+    pub(super) recorded: Option<Level>,
 }
 
 /// Where a task is in its life.
@@ -115,6 +124,7 @@ impl Job {
             client_name: client.1.to_owned(),
             submitted: now,
             wait_stages: Duration::ZERO,
+            wait_until: now,
             phase: JobPhase::Waiting(Vec::new()),
             ending: None,
             tasks: BTreeMap::new(),
@@ -128,6 +138,8 @@ impl Job {
             finished: BTreeSet::new(),
             unreached: BTreeMap::new(),
             past: BTreeMap::new(),
+            struck: Vec::new(),
+            touched: false,
             stale: false,
             replan: false,
             unsettled: false,
@@ -194,9 +206,11 @@ impl Job {
             held: None,
             start: self.positions.get(&stage).copied().unwrap_or(0),
             report: TaskReport { id, ..TaskReport::default() },
+            recorded: None,
         };
         self.tasks.insert(id.epoch, task);
         self.involved.insert(process);
+        self.touched = true;
         self.stale = true;
     }
 
@@ -208,6 +222,7 @@ impl Job {
         {
             task.life = Life::Retiring;
             task.set_slots(0, revision);
+            self.touched = true;
             self.stale = true;
         }
     }
@@ -218,6 +233,7 @@ impl Job {
             self.stale |= task.life == Life::Current;
             self.replan |= task.life == Life::Current;
             (task.life, task.slots, task.held) = (Life::Over, 0, None);
+            self.touched = true;
         }
     }
 
@@ -233,6 +249,10 @@ impl Job {
                 lost.push(task.id.stage);
                 self.stale = true;
                 self.replan = true;
+            }
+            if task.recorded.is_some() {
+                self.struck.push(task.id.epoch);
+                self.touched = true;
             }
             let past = self.past.entry(task.id.stage).or_default();
             let started = past.by_worker.entry(task.worker).or_default();
@@ -259,8 +279,7 @@ impl Job {
     }
 
     pub(super) fn timeout(&self, config: &Config) -> Option<Time> {
-        let waiting =
-            matches!(self.phase, JobPhase::Waiting(_)).then(|| self.submitted + self.wait_stages);
+        let waiting = matches!(self.phase, JobPhase::Waiting(_)).then_some(self.wait_until);
         let ending = self.ending.map(|since| since + config.lease);
         [waiting, ending, self.status_due].into_iter().flatten().min()
     }

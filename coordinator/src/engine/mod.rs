@@ -15,13 +15,15 @@
 //!
 //! Where to read: [`fleet`](self) knows the processes, `sessions` what they say, `submit` how a job
 //! starts, `plan` who runs what, `report` what comes back, `conclude` how a job ends, `view` and
-//! `status` what is announced.
+//! `status` what is announced, `record` what is kept, and `restore` how an engine goes on from that.
 
 mod conclude;
 mod fleet;
 mod job;
 mod plan;
+mod record;
 mod report;
+mod restore;
 mod sessions;
 mod status;
 mod submit;
@@ -36,6 +38,7 @@ use stageline_protocol::{Incarnation, JobId, Term, Time};
 use self::fleet::Fleet;
 use self::job::Job;
 use self::plan::Shares;
+pub use self::restore::RestoreError;
 use crate::store::Record;
 
 /// One session of a process with the coordinator; the shell numbers them and uses no number twice.
@@ -141,6 +144,8 @@ pub struct Engine {
 struct Ended {
     status: JobStatus,
     client: Incarnation,
+    /// When it ended; after a restart, when that was.
+    at: Time,
 }
 
 impl Engine {
@@ -251,6 +256,8 @@ impl Engine {
                 break;
             }
         }
+        self.trim(now);
+        self.record();
         self.announce();
         self.push_statuses(now);
     }

@@ -72,6 +72,7 @@ impl Engine {
             }
             let before = job.highest;
             plan(job, &self.fleet, &self.shares);
+            job.touched = true;
             if job.highest > before {
                 let record = Record::Epochs { job: job.id, highest: job.highest };
                 self.out.push_back(Command::Persist(record));

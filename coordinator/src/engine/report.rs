@@ -25,7 +25,10 @@ impl Engine {
         let mut ends: Option<Outcome> = None;
         let mut records: Vec<Record> = Vec::new();
 
-        job.confirm(from, &report);
+        job.touched = true;
+        if report.term == self.term {
+            job.confirm(from, &report);
+        }
         for said in report.tasks {
             let epoch = said.id.epoch;
             let Some(task) = job.tasks.get_mut(&epoch) else { continue };
@@ -96,21 +99,25 @@ impl Job {
 
     /// Notes how far a source is. The watermark of one on the fleet counts once it is stored; one in
     /// the client lives and dies with the job, and keeps its own.
-    fn take_source(&mut self, id: StageId, source: SourceReport) -> Option<Record> {
-        let stage = self.stage(id).filter(|stage| stage.op == Op::Source)?;
-        let mut record = None;
+    fn take_source(&mut self, id: StageId, source: SourceReport) -> Vec<Record> {
+        let Some(stage) = self.stage(id).filter(|stage| stage.op == Op::Source) else {
+            return Vec::new();
+        };
+        let mut records = Vec::new();
         if stage.site == Site::Fleet {
             let (stored, position) = (self.positions.get(&id).copied(), source.watermark);
             if position > stored.unwrap_or(0) {
                 self.positions.insert(id, position);
                 self.stale = true;
-                record = Some(Record::Position { job: self.id, stage: id, position });
+                records.push(Record::Position { job: self.id, stage: id, position });
             }
         }
         if source.exhausted.is_some_and(|roots| source.watermark >= roots) {
-            self.finished.insert(id);
+            if self.finished.insert(id) {
+                records.push(Record::Finished { job: self.id, stage: id });
+            }
         }
-        record
+        records
     }
 
     /// A task that should run has ended by itself. Answers the job's outcome, if it cannot go on.

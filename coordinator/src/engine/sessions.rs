@@ -5,6 +5,7 @@ use stageline_protocol::pipeline::Site;
 use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
 
 use super::{Command, Engine, SessionId};
+use crate::store::Record;
 
 impl Engine {
     pub(super) fn session_opened(&mut self, now: Time, session: SessionId, hello: Hello) {
@@ -20,6 +21,7 @@ impl Engine {
             && older != id
         {
             self.fleet.supersede(older);
+            self.persist(Record::Superseded(self.fleet.superseded()));
             let why = format!("a new process registered as {:?}", hello.name);
             self.send(older, Down::Refused(format!("{why}: this one counts as dead")));
             self.lose(now, older, &why);
@@ -27,6 +29,9 @@ impl Engine {
         let known = self.fleet.get(id).map(|process| &process.hello);
         // A process that is back as it was changes nothing for anybody else.
         let same = known.is_some_and(|known| *known == hello);
+        if !same {
+            self.persist(Record::Process(Box::new(hello.clone())));
+        }
         if let Some(older) = self.fleet.join(now, session, hello, &self.config) {
             self.out.push_back(Command::CloseSession { session: older });
         }
@@ -125,6 +130,7 @@ impl Engine {
     /// A process is dead, or as good as: it is struck off, with all that it ran.
     pub(super) fn lose(&mut self, now: Time, id: Incarnation, why: &str) {
         let Some(process) = self.fleet.remove(id) else { return };
+        self.persist(Record::Gone(id));
         if let Some(session) = process.session {
             self.out.push_back(Command::CloseSession { session });
         }

@@ -48,9 +48,17 @@ impl Engine {
         }
         match Graph::new(pipeline.clone()) {
             Ok(graph) => {
-                self.persist(Record::Submitted { job: id, client: from, pipeline, wait_stages });
+                self.persist(Record::Submitted {
+                    job: id,
+                    client: from,
+                    client_name: name.clone(),
+                    at: now,
+                    pipeline,
+                    wait_stages,
+                });
                 let mut job = Job::new(id, graph, (from, &name), now);
                 job.wait_stages = wait_stages;
+                job.wait_until = now + wait_stages;
                 self.jobs.insert(id, job);
             }
             // Nothing will ever depend on it, so nothing is stored.
@@ -59,7 +67,7 @@ impl Engine {
                 let status = rejected(id, &pipeline, name, failure);
                 self.send(from, Down::Status(Box::new(status.clone())));
                 self.send(from, Down::Forget(id));
-                self.remember(Ended { status, client: from });
+                self.remember(now, Ended { status, client: from, at: now });
             }
         }
     }
@@ -81,7 +89,7 @@ impl Engine {
                     let failure = Failure { kind: error.kind(), message: error.to_string() };
                     failures.push((job.id, failure));
                 }
-                Readiness::Missing(stages) if now >= job.submitted + job.wait_stages => {
+                Readiness::Missing(stages) if now >= job.wait_until => {
                     let message = explain_missing(job, &stages, &self.fleet);
                     failures.push((job.id, Failure { kind: FailureKind::MissingStage, message }));
                 }

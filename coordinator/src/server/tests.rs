@@ -8,6 +8,7 @@ use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
 use stageline_protocol::{Incarnation, StageId, VERSIONS};
 
 use super::*;
+use crate::store::Stored;
 
 const JOB: JobId = JobId(7);
 
@@ -142,14 +143,17 @@ async fn a_coordinator_that_stops_ends_every_session() {
 async fn a_coordinator_whose_store_fails_announces_nothing_and_says_why() {
     struct Full;
     impl Store for Full {
-        fn put(&mut self, record: Record) -> Result<(), StoreError> {
-            match record {
-                Record::Epochs { .. } => Err(StoreError("the disk is full".into())),
-                _ => Ok(()),
+        fn load(&mut self) -> Result<Stored, StoreError> {
+            Ok(Stored::default())
+        }
+        fn put(&mut self, records: &[Record]) -> Result<(), StoreError> {
+            match records.iter().any(|record| matches!(record, Record::Epochs { .. })) {
+                true => Err(StoreError("the disk is full".into())),
+                false => Ok(()),
             }
         }
     }
-    let coordinator = Coordinator::start_with(Config::default(), Term(1), Full);
+    let coordinator = Coordinator::start_with(Config::default(), wall_clock(), Full).unwrap();
     let mut worker = Process::join(&coordinator, ProcessKind::Worker, "w").await;
     let mut client = Process::join(&coordinator, ProcessKind::Client, "c").await;
     client.say(Up::Submit(submit())).await;
@@ -200,7 +204,13 @@ impl Process {
             task
         });
         let tasks = tasks.collect();
-        self.say(Up::Report(Report { job: view.job, revision: view.revision, tasks })).await;
+        self.say(Up::Report(Report {
+            job: view.job,
+            term: view.term,
+            revision: view.revision,
+            tasks,
+        }))
+        .await;
     }
 }
 

@@ -103,15 +103,21 @@ async fn a_port_that_cannot_be_had_is_named_with_the_remedy() {
 
 #[tokio::test]
 async fn a_store_that_fails_ends_the_server() {
-    use crate::store::{Record, Store, StoreError};
+    use crate::store::{Record, Store, StoreError, Stored};
     struct Broken;
     impl Store for Broken {
-        fn put(&mut self, _: Record) -> Result<(), StoreError> {
-            Err(StoreError("no more paper".into()))
+        fn load(&mut self) -> Result<Stored, StoreError> {
+            Ok(Stored::default())
+        }
+        fn put(&mut self, records: &[Record]) -> Result<(), StoreError> {
+            match records {
+                [Record::Term(_)] => Ok(()),
+                _ => Err(StoreError("no more paper".into())),
+            }
         }
     }
-    let term = stageline_protocol::Term(1);
-    let coordinator = Coordinator::start_with(Config::default(), term, Broken);
+    let at = crate::server::wall_clock();
+    let coordinator = Coordinator::start_with(Config::default(), at, Broken).unwrap();
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let (tx, _rx) = coordinator.open_session(None);
     tx.send(Up::Hello(Hello { kind: ProcessKind::Client, ..hello() })).await.unwrap();

@@ -199,7 +199,9 @@ pub enum FailureKind {
 pub struct Report {
     /// The job.
     pub job: JobId,
-    /// The newest view of the job that the process had applied when it said this; 0 if it had none.
+    /// The term of the newest view of the job that the process had applied when it said this.
+    pub term: Term,
+    /// That view's revision; 0 if it had none.
     /// A task that this view no longer has, and that the report does not list, does not run there;
     /// slots that it took away are in use only as far as the report says.
     pub revision: u64,

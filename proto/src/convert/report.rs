@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use stageline_protocol::JobId;
 use stageline_protocol::control::{Report, SourceReport, TaskEnd, TaskReport, TaskStats};
+use stageline_protocol::{JobId, Term};
 
 use super::ids::{decode_channels, decode_roots, encode_channels, encode_roots};
 use super::{DecodeError, Wire, WireEnum, encode_list, list, optional, required};
@@ -14,11 +14,21 @@ impl Wire for Report {
     type Proto = v1::Report;
 
     fn encode(&self) -> v1::Report {
-        v1::Report { job: self.job.0, tasks: encode_list(&self.tasks), revision: self.revision }
+        v1::Report {
+            job: self.job.0,
+            tasks: encode_list(&self.tasks),
+            revision: self.revision,
+            term: self.term.0,
+        }
     }
 
     fn decode(p: v1::Report) -> Result<Self, DecodeError> {
-        Ok(Self { job: JobId(p.job), revision: p.revision, tasks: list(p.tasks, "tasks")? })
+        Ok(Self {
+            job: JobId(p.job),
+            term: Term(p.term),
+            revision: p.revision,
+            tasks: list(p.tasks, "tasks")?,
+        })
     }
 }
 

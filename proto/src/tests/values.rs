@@ -487,8 +487,14 @@ pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
 }
 
 pub(super) fn up() -> impl Strategy<Value = Up> {
-    let report = (any::<u64>(), any::<u64>(), vec(task_report(), 0..3))
-        .prop_map(|(job, revision, tasks)| Report { job: JobId(job), revision, tasks });
+    let report = (any::<u64>(), any::<u64>(), any::<u64>(), vec(task_report(), 0..3)).prop_map(
+        |(job, term, revision, tasks)| Report {
+            job: JobId(job),
+            term: Term(term),
+            revision,
+            tasks,
+        },
+    );
     let submit = (any::<u64>(), pipeline(), duration())
         .prop_map(|(job, pipeline, wait_stages)| Submit { job: JobId(job), pipeline, wait_stages });
     prop_oneof![

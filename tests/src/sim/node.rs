@@ -7,7 +7,7 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::pipeline::Pipeline;
 use stageline_protocol::task::{Dials, Plan, Task};
-use stageline_protocol::{Incarnation, JobId, StageId, TaskId, Time, VERSIONS};
+use stageline_protocol::{Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
 
 use stageline_coordinator::engine::SessionId;
 
@@ -95,6 +95,7 @@ impl Node {
         let ended = self.ended.values().filter(|_| !self.leaving).cloned();
         Report {
             job,
+            term: self.view.as_ref().map_or(Term(0), |view| view.term),
             revision: self.view.as_ref().map_or(0, |view| view.revision),
             tasks: self.tasks.values().map(|r| r.task.report(None)).chain(ended).collect(),
         }

@@ -1,8 +1,8 @@
 //! How others speak to a node: the handle, and the messages of its loop.
 
-use stageline_protocol::JobId;
 use stageline_protocol::control::{Census, Submit, TaskReport, Welcome};
 use stageline_protocol::item::shortened;
+use stageline_protocol::{JobId, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::census::Counters;
@@ -68,11 +68,14 @@ impl NodeHandle {
     }
 }
 
+/// A view, by its term and revision: a later one is greater.
+pub(super) type Applied = (Term, u64);
+
 /// What the node's loop is told.
 #[derive(Debug)]
 pub(super) enum NodeEvent {
-    /// What a task says of itself, and the revision of the view that it has applied.
-    Report(JobId, u64, Box<TaskReport>),
+    /// What a task says of itself, and the view that it has applied.
+    Report(JobId, Applied, Box<TaskReport>),
     Session(SessionEvent),
     Command(Command),
 }

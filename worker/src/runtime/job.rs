@@ -8,6 +8,7 @@ use stageline_protocol::task::{Dials, Plan};
 use stageline_protocol::{StageId, TaskId};
 use tokio::sync::{mpsc, watch};
 
+use super::handle::Applied;
 use super::routes::Routes;
 use super::task::{Event, Peers, TaskSender};
 use super::work::{Delivery, RootStream};
@@ -56,8 +57,8 @@ pub(super) struct Job {
 pub(super) struct Entry {
     /// None once it has ended.
     pub(super) sender: Option<TaskSender>,
-    /// The revision of the newest view that the task has applied.
-    pub(super) applied: u64,
+    /// The newest view that the task has applied.
+    pub(super) applied: Applied,
     pub(super) report: TaskReport,
 }
 
@@ -78,12 +79,12 @@ impl Job {
     pub(super) fn failed_to_start(&mut self, id: TaskId, reason: String) {
         let ended = Some(TaskEnd::Failed(shortened(reason)));
         let report = TaskReport { id, ended, ..TaskReport::default() };
-        self.tasks.insert(id, Entry { sender: None, applied: 0, report });
+        self.tasks.insert(id, Entry { sender: None, applied: Applied::default(), report });
         self.news = true;
     }
 
     /// Takes a task's report. True if the coordinator waits for what it says.
-    pub(super) fn reported(&mut self, revision: u64, report: TaskReport) -> bool {
+    pub(super) fn reported(&mut self, view: Applied, report: TaskReport) -> bool {
         let applied = self.applied();
         let Some(entry) = self.tasks.get_mut(&report.id) else { return false };
         let old = &entry.report;
@@ -94,16 +95,17 @@ impl Job {
             entry.sender = None;
         }
         entry.report = report;
-        entry.applied = entry.applied.max(revision);
+        entry.applied = entry.applied.max(view);
         urgent || self.applied() > applied
     }
 
     /// The newest view that is in force here: every task that runs has applied it. What it takes away
     /// is free, as far as the reports say.
-    pub(super) fn applied(&self) -> u64 {
-        let newest = self.view.as_ref().map_or(0, |view| view.revision);
+    pub(super) fn applied(&self) -> Applied {
+        let view = self.view.as_ref();
+        let newest = view.map_or(Applied::default(), |view| (view.term, view.revision));
         let running = self.tasks.values().filter(|entry| entry.sender.is_some());
-        running.map(|entry| entry.applied).fold(newest, u64::min)
+        running.map(|entry| entry.applied).fold(newest, Applied::min)
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = (TaskId, &TaskSender)> {

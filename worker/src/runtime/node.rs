@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::census::Counters;
 use super::dial::Transports;
-use super::handle::{Command, NodeEvent, NodeHandle};
+use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
@@ -166,8 +166,8 @@ impl Node {
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => return Stopped::Told,
-                    Some(NodeEvent::Report(job, revision, report)) => {
-                        self.reported(job, revision, *report);
+                    Some(NodeEvent::Report(job, view, report)) => {
+                        self.reported(job, view, *report);
                     }
                     Some(NodeEvent::Session(event)) => {
                         if let Some(stopped) = self.session_event(event) {
@@ -399,7 +399,7 @@ impl Node {
         for (task, sender) in job.running() {
             if let Some(slots) = wanted.get(&task) {
                 let plan = job::plan(&view, task, *slots, &self.handle.routes, only_dials);
-                let event = Event::Plan(Box::new(plan), peers.clone(), view.revision);
+                let event = Event::Plan(Box::new(plan), peers.clone(), (view.term, view.revision));
                 let _ended_already = sender.send(event);
             }
         }
@@ -468,7 +468,7 @@ impl Node {
         self.handles.insert(key, abort);
         self.handle.routes.add(view.job, id, own.clone());
         let report = TaskReport { id, ..TaskReport::default() };
-        job.tasks.insert(id, Entry { sender: Some(own), applied: 0, report });
+        job.tasks.insert(id, Entry { sender: Some(own), applied: Applied::default(), report });
     }
 
     fn loop_ended(&mut self, ended: Result<(JobId, TaskId), tokio::task::JoinError>) {
@@ -493,9 +493,9 @@ impl Node {
         }
     }
 
-    fn reported(&mut self, id: JobId, revision: u64, report: TaskReport) {
+    fn reported(&mut self, id: JobId, view: Applied, report: TaskReport) {
         if let Some(job) = self.jobs.get_mut(&id)
-            && job.reported(revision, report)
+            && job.reported(view, report)
         {
             self.report(id);
         }
@@ -505,9 +505,11 @@ impl Node {
     fn report(&mut self, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.news = false;
+        let (term, revision) = job.applied();
         let report = Report {
             job: id,
-            revision: job.applied(),
+            term,
+            revision,
             tasks: job.tasks.values().map(|entry| entry.report.clone()).collect(),
         };
         if job.submit.is_none() && self.welcomed.borrow().is_some() {

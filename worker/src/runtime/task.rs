@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::census::{Counted, Counters};
 use super::dial::{Dial, Transports};
-use super::handle::NodeEvent;
+use super::handle::{Applied, NodeEvent};
 use super::link::{Handed, Outbound, OutboundStream};
 use super::routes::Routes;
 use super::work::{self, Place, Work};
@@ -34,8 +34,8 @@ pub(crate) type TaskSender = mpsc::UnboundedSender<Event>;
 /// What a task's loop is told.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// What it should be like, where its peers are, and the revision of the view that says so.
-    Plan(Box<Plan>, Arc<Peers>, u64),
+    /// What it should be like, where its peers are, and the view that says so.
+    Plan(Box<Plan>, Arc<Peers>, Applied),
     /// A peer dialled.
     Incoming(Box<Open>, Incoming),
     /// A frame arrived; the permit bounds how many wait.
@@ -147,7 +147,7 @@ impl TaskLoop {
             writable: Arc::new(Notify::new()),
             resuming: BTreeMap::new(),
             expansions: VecDeque::new(),
-            revision: 0,
+            applied: Applied::default(),
             ended: None,
         };
         state.run(self.events).await;
@@ -184,7 +184,7 @@ struct State {
     /// Expansions that wait for room.
     expansions: VecDeque<oneshot::Sender<()>>,
     /// The newest view that has been applied.
-    revision: u64,
+    applied: Applied,
     ended: Option<TaskEnd>,
 }
 
@@ -231,7 +231,7 @@ impl State {
         self.running.shutdown().await;
         let end = self.ended.take().unwrap_or(TaskEnd::Stopped);
         let report = self.task.report(Some(end));
-        let event = NodeEvent::Report(self.job, self.revision, Box::new(report));
+        let event = NodeEvent::Report(self.job, self.applied, Box::new(report));
         let _node_over = self.node.send(event);
         // Connections end in good order by themselves, within their grace.
         self.dials.detach_all();
@@ -249,9 +249,9 @@ impl State {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Plan(plan, peers, revision) => {
+            Event::Plan(plan, peers, view) => {
                 self.peers = peers;
-                self.revision = revision;
+                self.applied = view;
                 self.task.set_plan(now, &plan);
                 self.report();
             }
@@ -298,7 +298,7 @@ impl State {
 
     fn report(&self) {
         let report: TaskReport = self.task.report(None);
-        let event = NodeEvent::Report(self.job, self.revision, Box::new(report));
+        let event = NodeEvent::Report(self.job, self.applied, Box::new(report));
         let _node_over = self.node.send(event);
     }
 

@@ -127,7 +127,17 @@ fn so_many_ended_jobs_stay_listed() {
     for id in 1..=4 {
         world.submit_waiting(client, JobId(id), line(&["nobody"]), Duration::ZERO);
     }
-    let listed: Vec<u64> = world.engine.jobs(world.now).iter().map(|job| job.job.0).collect();
-    assert_eq!(listed, [4, 3], "the latest first");
-    assert_eq!(world.store.jobs().len(), 2);
+    let listed = |world: &World| -> Vec<u64> {
+        world.engine.jobs(world.now).iter().map(|job| job.job.0).collect()
+    };
+    assert_eq!(listed(&world), [4, 3, 2, 1], "their client may not have heard yet");
+    world.pass(Duration::from_secs(10), &[client]);
+    assert_eq!(listed(&world), [4, 3], "the latest first");
+    assert_eq!(world.stored.ended.len(), 2);
+
+    for id in 5..=7 {
+        world.submit_waiting(client, JobId(id), line(&["nobody"]), Duration::ZERO);
+    }
+    world.say(client, Up::Goodbye);
+    assert_eq!(listed(&world), [7, 6], "who is gone need not be told");
 }

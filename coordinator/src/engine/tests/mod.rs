@@ -5,6 +5,7 @@ mod ending;
 mod leases;
 mod placing;
 mod random;
+mod restart;
 mod sources;
 mod starting;
 mod watching;

@@ -104,7 +104,7 @@ fn an_illegal_pipeline_is_answered_with_what_is_wrong() {
     assert_eq!(failure.kind, FailureKind::Invalid);
     assert!(failure.message.contains("\"fetch\" has workers(0)"));
     assert_eq!(world.last_status(client).phase.name(), "failed");
-    assert!(world.store.jobs().is_empty());
+    assert!(world.stored.jobs.is_empty());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage, 
 use stageline_protocol::{Epoch, Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
 
 use crate::engine::{Command, Config, Engine, Event, SessionId};
-use crate::store::{MemoryStore, Store};
+use crate::store::{Record, Stored};
 
 pub(super) const JOB: JobId = JobId(0xa);
 
@@ -34,19 +34,21 @@ pub(super) struct Process {
     pub(super) forgotten: Vec<JobId>,
     /// What it runs or has ended, by job: what its next report says.
     pub(super) tasks: BTreeMap<JobId, BTreeMap<Epoch, TaskReport>>,
-    /// The revision that it has applied.
-    pub(super) applied: BTreeMap<JobId, u64>,
+    /// The view that it has applied, by term and revision.
+    pub(super) applied: BTreeMap<JobId, (Term, u64)>,
 }
 
 pub(super) struct World {
     pub(super) engine: Engine,
     pub(super) now: Time,
-    pub(super) store: MemoryStore,
+    pub(super) stored: Stored,
+    config: Config,
+    term: Term,
     pub(super) processes: Vec<Process>,
     /// Every command in words: two runs of the same story must give the same.
     pub(super) log: Vec<String>,
     sessions: u64,
-    announced: BTreeMap<JobId, (u64, Epoch)>,
+    announced: BTreeMap<JobId, (Term, u64, Epoch)>,
 }
 
 impl World {
@@ -56,9 +58,11 @@ impl World {
 
     pub(super) fn with(config: Config) -> Self {
         Self {
-            engine: Engine::new(Term(1), config),
+            engine: Engine::new(Term(1), config.clone()),
             now: Time::from_micros(1_000_000),
-            store: MemoryStore::default(),
+            stored: Stored::default(),
+            config,
+            term: Term(1),
             processes: Vec::new(),
             log: Vec::new(),
             sessions: 0,
@@ -115,6 +119,19 @@ impl World {
         }
     }
 
+    /// The coordinator dies, and is started again with its store: every session has broken.
+    pub(super) fn restart(&mut self) {
+        self.term = Term(self.term.0 + 1);
+        self.stored.apply(Record::Term(self.term));
+        let (config, stored) = (self.config.clone(), self.stored.clone());
+        self.engine = Engine::restore(self.term, config, self.now, stored).unwrap();
+        self.log.push(format!("{:?} restarted", self.now));
+        for process in &mut self.processes {
+            process.session = None;
+        }
+        self.carry_out();
+    }
+
     pub(super) fn say(&mut self, who: Who, message: Up) {
         if let Some(session) = self.processes[who.0].session {
             self.event(Event::Message { session, message });
@@ -154,14 +171,15 @@ impl World {
                 task.stats.busy = 0;
             }
         }
-        process.applied.insert(job, view.revision);
+        process.applied.insert(job, (view.term, view.revision));
     }
 
     pub(super) fn report(&mut self, who: Who, job: JobId) {
         let process = &self.processes[who.0];
         let tasks = process.tasks.get(&job).map(|tasks| tasks.values().cloned().collect());
-        let revision = process.applied.get(&job).copied().unwrap_or(0);
-        self.say(who, Up::Report(Report { job, revision, tasks: tasks.unwrap_or_default() }));
+        let (term, revision) = process.applied.get(&job).copied().unwrap_or_default();
+        let tasks = tasks.unwrap_or_default();
+        self.say(who, Up::Report(Report { job, term, revision, tasks }));
     }
 
     /// All obey until nobody has anything to do.
@@ -218,7 +236,7 @@ impl World {
         while let Some(command) = self.engine.poll_command() {
             self.log.push(format!("{:?} {command:?}", self.now));
             match command {
-                Command::Persist(record) => self.store.put(record).unwrap(),
+                Command::Persist(record) => self.stored.apply(record),
                 Command::CloseSession { session } => {
                     for process in self.processes.iter_mut().filter(|p| p.session == Some(session))
                     {
@@ -259,26 +277,34 @@ impl World {
     }
 
     fn check_view(&mut self, view: &JobView) {
-        let stored = self.store.jobs().get(&view.job).expect("announced before it was stored");
+        let last = self.announced.entry(view.job).or_default();
+        let this = (view.term, view.revision, view.highest_epoch);
+        assert!(this >= *last && this.2 >= last.2, "views went back");
+        *last = this;
+        if let JobPhase::Ending(outcome) | JobPhase::Ended(outcome) = &view.phase {
+            let stored = self.stored.outcome(view.job);
+            assert_eq!(stored, Some(outcome), "an outcome was announced unstored");
+            assert!(
+                view.tasks.is_empty() && view.peers.is_empty(),
+                "a job that is over runs tasks"
+            );
+            return;
+        }
+        let stored = self.stored.jobs.get(&view.job).expect("announced before it was stored");
         assert!(
             view.highest_epoch <= stored.highest,
             "an epoch was announced before it was stored"
         );
         for peer in &view.peers {
             assert!(peer.id.epoch <= view.highest_epoch);
+            let stored = stored.tasks.get(&peer.id.epoch).expect("a task was announced unstored");
+            assert!((stored.id, stored.process) == (peer.id, peer.process) && !stored.retiring);
+        }
+        for plan in &view.tasks {
+            assert_eq!(stored.tasks[&plan.id.epoch].slots, plan.slots);
         }
         for (stage, position) in &view.positions {
             assert!(*position <= stored.positions[stage], "a position was announced unstored");
-        }
-        let last = self.announced.entry(view.job).or_default();
-        assert!((view.revision, view.highest_epoch) >= *last, "views went back");
-        *last = (view.revision, view.highest_epoch);
-        if let JobPhase::Ending(outcome) | JobPhase::Ended(outcome) = &view.phase {
-            assert_eq!(stored.outcome.as_ref(), Some(outcome), "an outcome was announced unstored");
-            assert!(
-                view.tasks.is_empty() && view.peers.is_empty(),
-                "a job that is over runs tasks"
-            );
         }
         let mut tasks: BTreeMap<StageId, u32> = BTreeMap::new();
         for peer in &view.peers {
@@ -291,9 +317,11 @@ impl World {
     }
 
     fn check_status(&self, status: &JobStatus) {
-        let Some(stored) = self.store.jobs().get(&status.job) else { return };
-        if let JobPhase::Ending(outcome) | JobPhase::Ended(outcome) = &status.phase {
-            assert_eq!(stored.outcome.as_ref(), Some(outcome), "an outcome was announced unstored");
+        let stored = self.stored.outcome(status.job);
+        if let (Some(stored), JobPhase::Ending(outcome) | JobPhase::Ended(outcome)) =
+            (stored, &status.phase)
+        {
+            assert_eq!(stored, outcome, "an outcome was announced unstored");
         }
     }
 
