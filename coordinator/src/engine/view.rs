@@ -50,7 +50,11 @@ impl Engine {
 
 impl Job {
     fn view(&self, process: Incarnation, term: Term, fleet: &Fleet) -> JobView {
-        let plan = |task: &super::job::Task| TaskPlan { id: task.id, slots: task.slots };
+        let plan = |task: &super::job::Task| TaskPlan {
+            id: task.id,
+            slots: task.slots,
+            again: task.again,
+        };
         let address = |process| fleet.get(process).and_then(|p| p.hello.address.clone());
         let peer = |task: &super::job::Task| Peer {
             id: task.id,

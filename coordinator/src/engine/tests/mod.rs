@@ -8,5 +8,6 @@ mod random;
 mod restart;
 mod sources;
 mod starting;
+mod suspects;
 mod watching;
 mod world;
