@@ -15,6 +15,7 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Op, Site};
+use stageline_protocol::suspect::Verdicts;
 use stageline_protocol::task::{Limits, Task};
 use stageline_protocol::{Incarnation, JobId, TaskId, VERSIONS};
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::census::Counters;
 use super::dial::Transports;
+use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::routes::Routes;
@@ -95,6 +97,7 @@ pub struct Node {
     lease: Duration,
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
+    gate: Gate,
     loops: JoinSet<(JobId, TaskId)>,
     handles: BTreeMap<(JobId, TaskId), AbortHandle>,
     started: Instant,
@@ -140,6 +143,7 @@ impl Node {
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
             transports: Transports::default(),
+            gate: Gate::default(),
             loops: JoinSet::new(),
             handles: BTreeMap::new(),
             started: Instant::now(),
@@ -293,6 +297,7 @@ impl Node {
                     }
                 }
             }
+            Down::Verdicts(said) => self.verdicts(said),
             Down::Forget(id) => self.forget(id),
         }
         None
@@ -302,6 +307,16 @@ impl Node {
     fn coordinator_heard(&self) {
         for (_, sender) in self.jobs.values().flat_map(Job::running) {
             let _ended_already = sender.send(Event::CoordinatorHeard);
+        }
+    }
+
+    fn verdicts(&self, said: Verdicts) {
+        let current = self.welcomed.borrow().as_ref().map(|welcome| welcome.term);
+        let entry = self.jobs.get(&said.job).and_then(|job| job.tasks.get(&said.task));
+        if let (true, Some(sender)) =
+            (current == Some(said.term), entry.and_then(|e| e.sender.as_ref()))
+        {
+            let _ended_already = sender.send(Event::Verdicts(said.verdicts));
         }
     }
 
@@ -457,6 +472,8 @@ impl Node {
             routes: self.handle.routes.clone(),
             transports: self.transports.clone(),
             counters: self.handle.counters.clone(),
+            // A client's death ends its jobs: there is nobody to tell what it died of.
+            gate: (self.config.kind == ProcessKind::Worker).then(|| self.gate.clone()),
             started: self.started,
             cancelled,
         };

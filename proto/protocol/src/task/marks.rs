@@ -191,12 +191,12 @@ impl Task {
         let same = self.marks.inputs.iter().filter(|(_, mark)| mark.lineage == *lineage);
         let inputs: Vec<u64> = same.map(|(input, _)| *input).collect();
         for input in inputs {
-            self.obey(now, input, verdict);
+            self.obey(now, input, lineage, verdict);
         }
         self.settle_down(now);
     }
 
-    fn obey(&mut self, now: Time, input: u64, verdict: &Verdict) {
+    fn obey(&mut self, now: Time, input: u64, lineage: &Lineage, verdict: &Verdict) {
         let Some(phase) = self.marks.phase(input) else { return };
         match (&*phase, verdict) {
             (Phase::Asking, Verdict::Run) => {
@@ -205,7 +205,8 @@ impl Task {
             }
             (Phase::Asking, Verdict::Alone) => {
                 *phase = Phase::Isolating;
-                self.effects.push_back(Effect::Isolate { input });
+                let lineage = lineage.clone();
+                self.effects.push_back(Effect::Isolate { input, lineage });
             }
             (Phase::Holding { crowded }, Verdict::Start) => {
                 *phase = Phase::Alone { crowded: *crowded };

@@ -178,6 +178,8 @@ pub enum Effect {
     Isolate {
         /// The input's number in this task.
         input: u64,
+        /// Its identity.
+        lineage: Lineage,
     },
     /// The process is no longer to be kept, or emptied, for this input.
     Rejoin {

@@ -222,7 +222,7 @@ impl Bench {
                 self.runs.entry(id).or_default().push_back(Run { input, lineage });
             }
             Effect::Resume { input } => self.resumed.push(input),
-            Effect::Isolate { input } => self.process.push(format!("isolate {input}")),
+            Effect::Isolate { input, .. } => self.process.push(format!("isolate {input}")),
             Effect::Rejoin { input } => self.process.push(format!("rejoin {input}")),
             Effect::Drop { input } => self.process.push(format!("drop {input}")),
             Effect::Abort => {
