@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use stageline_protocol::control::{Census, ProcessKind};
 use stageline_protocol::task::Limits;
-use stageline_worker::runtime::{
-    GrpcSession, Node, NodeConfig, NodeHandle, SessionOpener, Stopped,
-};
+#[cfg(feature = "embedded")]
+use stageline_worker::runtime::SessionOpener;
+use stageline_worker::runtime::{Dialler, GrpcSession, Node, NodeConfig, NodeHandle, Stopped};
 use stageline_worker::sdk::Registry;
 use tokio::sync::watch;
 
@@ -62,6 +62,7 @@ pub struct ClientBuilder {
     connect_timeout: Option<Duration>,
     wait_stages: Duration,
     limits: Limits,
+    dialler: Dialler,
 }
 
 impl Default for ClientBuilder {
@@ -71,6 +72,7 @@ impl Default for ClientBuilder {
             connect_timeout: Some(CONNECT_TIMEOUT),
             wait_stages: WAIT_STAGES,
             limits: Limits::default(),
+            dialler: Dialler::default(),
         }
     }
 }
@@ -140,12 +142,19 @@ impl ClientBuilder {
         self
     }
 
+    /// How to reach the coordinator and the workers. Default: TCP.
+    #[must_use]
+    pub fn dialler(mut self, dialler: Dialler) -> Self {
+        self.dialler = dialler;
+        self
+    }
+
     /// Connects to the coordinator at `HOST:PORT`.
     ///
     /// # Errors
     /// When no coordinator answers within the connect timeout, or it refuses this process.
     pub async fn connect(self, address: impl Into<String>) -> Result<Client, JobError> {
-        let opener = Arc::new(GrpcSession::new(address));
+        let opener = Arc::new(GrpcSession::new(address).over(self.dialler.clone()));
         let config = self.config();
         let (node, handle) = Node::new(config, opener);
         let client = self.start(
@@ -181,6 +190,7 @@ impl ClientBuilder {
             address: None,
             registry: Arc::new(Registry::new()),
             limits: self.limits,
+            dialler: self.dialler.clone(),
             give_up: self.connect_timeout,
         }
     }

@@ -7,7 +7,7 @@ use stageline_coordinator::server::{Coordinator, CoordinatorHandle};
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
 use stageline_worker::runtime::{
-    Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener,
+    Dialler, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener,
 };
 use stageline_worker::sdk::Registry;
 use tokio::sync::mpsc;
@@ -29,6 +29,7 @@ impl Embedded {
             address: None,
             registry: Arc::new(registry),
             limits,
+            dialler: Dialler::default(),
             give_up: None,
         };
         let (node, worker) = Node::new(config, opener);

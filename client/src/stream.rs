@@ -83,6 +83,7 @@ impl<T: 'static> Stream<T> {
     }
 
     /// A pipeline that is declared already, all but its terminal; stage 0 is its source.
+    #[cfg(feature = "cli")]
     pub(crate) fn declared(pipeline: Pipeline, roots: RootStream) -> Self {
         let mut local = LocalJob::default();
         local.stages.insert(StageId(0), LocalStage::Source(roots));

@@ -7,14 +7,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::Stream;
 use stageline_proto::MAX_CONTROL_MESSAGE;
 use stageline_proto::v1::jobs_server::JobsServer;
 use stageline_proto::v1::session_server::SessionServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 
 use self::rpc::Service;
 use crate::server::CoordinatorHandle;
@@ -102,11 +105,42 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let Listener { listener, address } = listener;
-    tracing::debug!(%address, "coordinator serves");
     let closed = CancellationToken::new();
     let _closes_the_door = closed.clone().drop_guard();
     let (through, connections) = mpsc::channel(64);
     tokio::spawn(door::keep(listener, through, closed.clone()));
+    run(address, ReceiverStream::new(connections), coordinator, stop, closed).await
+}
+
+/// As [`serve`], over connections that something else accepts, at that address, and has looked at:
+/// each speaks HTTP/2.
+///
+/// # Errors
+/// When the server or the coordinator breaks; a peer never breaks them.
+pub async fn serve_on<C>(
+    address: SocketAddr,
+    connections: impl Stream<Item = io::Result<C>>,
+    coordinator: CoordinatorHandle,
+    stop: CancellationToken,
+) -> Result<(), ServeError>
+where
+    C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+{
+    run(address, connections, coordinator, stop, CancellationToken::new()).await
+}
+
+/// Serves until `stop` is cancelled; cancels `closed` when no more connections are wanted.
+async fn run<C>(
+    address: SocketAddr,
+    connections: impl Stream<Item = io::Result<C>>,
+    coordinator: CoordinatorHandle,
+    stop: CancellationToken,
+    closed: CancellationToken,
+) -> Result<(), ServeError>
+where
+    C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+{
+    tracing::debug!(%address, "coordinator serves");
     let service = Service(coordinator.clone());
     let server = Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -123,10 +157,7 @@ pub async fn serve(
                 .max_decoding_message_size(MAX_CONTROL_MESSAGE)
                 .max_encoding_message_size(MAX_CONTROL_MESSAGE),
         )
-        .serve_with_incoming_shutdown(
-            ReceiverStream::new(connections),
-            closed.clone().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(connections, closed.clone().cancelled_owned());
     tokio::pin!(server);
     let outcome = tokio::select! {
         () = stop.cancelled() => Ok(()),

@@ -3,7 +3,8 @@
 //! The engine emits a [`Record`] before every command that depends on it, and the shell makes it safe
 //! before it goes on: nothing is ever announced that a restart would not remember. All records
 //! together give a [`Stored`], which is all that an engine needs to go on where an earlier life of it
-//! stopped. [`MemoryStore`] keeps them as long as the process lives.
+//! stopped. [`RedbStore`] keeps them in a file,
+//! [`MemoryStore`] as long as the process lives.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,12 @@ use stageline_protocol::pipeline::Pipeline;
 use stageline_protocol::suspect::Death;
 use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, StageId, Term, Time};
 
+mod fact;
+mod redb;
 mod stored;
 
-pub use stored::{Stored, StoredEnd, StoredJob, StoredTask};
+pub use self::redb::RedbStore;
+pub use self::stored::{Stored, StoredEnd, StoredJob, StoredTask};
 
 /// One fact to be kept. Each is a level: putting the same one again changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

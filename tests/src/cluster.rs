@@ -8,12 +8,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use stageline::{Census, Client};
+use stageline_coordinator::engine::Config;
+use stageline_coordinator::server::Coordinator;
+use stageline_coordinator::service::{self, Listener};
 use stageline_proto::v1::jobs_client::JobsClient;
 use stageline_proto::{Wire, v1};
 use stageline_protocol::control::ProcessStatus;
+use tokio_util::sync::CancellationToken;
 
 /// Turns a hang into a failure.
 pub const GUARD: Duration = Duration::from_secs(60);
+/// What each process logs: how it goes, and each link that breaks.
+const LOG: &str = "info,stageline_worker=debug";
 
 /// A process of a cluster; killed when it is dropped.
 #[derive(Debug)]
@@ -35,6 +41,7 @@ impl Process {
             .args(arguments)
             .env("STAGELINE_TEST_DIR", dir)
             .env("NO_COLOR", "1")
+            .env("STAGELINE_LOG", LOG)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)
@@ -116,9 +123,21 @@ impl Cluster {
     /// # Panics
     /// When it does not start.
     pub async fn start(program: &str) -> Self {
+        Self::start_as(program, &["coordinator", "--listen", "127.0.0.1:0"]).await
+    }
+
+    /// As [`start`](Self::start), with a lease of that length; `program` calls [`as_process`]. A living
+    /// worker gives a sign of life every second.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with_lease(program: &str, lease: Duration) -> Self {
+        Self::start_as(program, &[BRIEF, &lease.as_millis().to_string()]).await
+    }
+
+    async fn start_as(program: &str, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let arguments = ["coordinator", "--listen", "127.0.0.1:0"];
-        let mut coordinator = Process::start(program, &arguments, dir.path(), "coordinator");
+        let mut coordinator = Process::start(program, arguments, dir.path(), "coordinator");
         let line = coordinator.logged("listening on").await;
         let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
         Self { program: program.to_owned(), dir, coordinator, address, workers: BTreeMap::new() }
@@ -126,8 +145,22 @@ impl Cluster {
 
     /// Adds a worker that offers these functions (none: all), and waits until it is listed.
     pub async fn worker(&mut self, name: &str, functions: &[&str]) {
+        let address = self.address.clone();
+        self.worker_at(name, functions, &address, &[]).await;
+    }
+
+    /// As [`worker`](Self::worker), for one that reaches the coordinator by another address, with more
+    /// arguments.
+    pub async fn worker_at(
+        &mut self,
+        name: &str,
+        functions: &[&str],
+        coordinator: &str,
+        more: &[&str],
+    ) {
         let only = functions.join(",");
-        let mut arguments = vec!["worker", "--coordinator", &self.address, "--name", name];
+        let mut arguments = vec!["worker", "--coordinator", coordinator, "--name", name];
+        arguments.extend(more);
         if !only.is_empty() {
             arguments.extend(["--only", &only]);
         }
@@ -201,14 +234,36 @@ pub fn resident(id: u32) -> u64 {
     kib.unwrap_or_default() * 1024
 }
 
+/// The command of a coordinator with a lease of so many milliseconds.
+const BRIEF: &str = "coordinator-with-lease";
+
 /// A program that measures a cluster is its processes, too: when it was started as one of them, runs
 /// that and answers its exit code.
+///
+/// # Panics
+/// When a coordinator with a lease of its own does not start.
 #[must_use]
 pub fn as_process() -> Option<std::process::ExitCode> {
-    let command = std::env::args().nth(1)?;
-    ["coordinator", "worker"]
-        .contains(&command.as_str())
-        .then(|| stageline::main(crate::functions::registry()))
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next()?.as_str() {
+        "coordinator" | "worker" => Some(stageline::main(crate::functions::registry())),
+        BRIEF => {
+            let lease = arguments.next().and_then(|millis| millis.parse().ok());
+            let lease = Duration::from_millis(lease.expect("a number of milliseconds"));
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(coordinator_with_lease(lease));
+            Some(std::process::ExitCode::SUCCESS)
+        }
+        _ => None,
+    }
+}
+
+async fn coordinator_with_lease(lease: Duration) {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let listener = Listener::bind("127.0.0.1:0").await.expect("a free port");
+    tracing::info!("coordinator listening on {}", listener.address());
+    let coordinator = Coordinator::start(Config { lease, ..Config::default() });
+    service::serve(listener, coordinator, CancellationToken::new()).await.expect("it serves");
 }
 
 /// The path of this program, for [`Cluster::start`].

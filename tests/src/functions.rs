@@ -105,6 +105,7 @@ pub fn registry() -> Registry {
             trace("record", format_args!("{n} {}", cx.idempotency_key()));
         })
         .merge(crate::stages::registry(dir()))
+        .merge(crate::chaos::work::registry())
 }
 
 async fn exactly_two_ms(n: u64) -> u64 {
@@ -112,7 +113,7 @@ async fn exactly_two_ms(n: u64) -> u64 {
     n
 }
 
-fn dir() -> Option<PathBuf> {
+pub(crate) fn dir() -> Option<PathBuf> {
     std::env::var_os("STAGELINE_TEST_DIR").map(PathBuf::from)
 }
 

@@ -1,8 +1,10 @@
 //! What the tests of Stageline share.
 
+pub mod chaos;
 pub mod cluster;
 pub mod exact;
 pub mod figures;
 pub mod functions;
+pub mod proxy;
 pub mod sim;
 pub mod stages;

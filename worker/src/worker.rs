@@ -1,15 +1,19 @@
 //! A worker process: a registry, a port for links, a session with the coordinator.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::Stream;
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
 use crate::runtime::{
-    GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, serve_links,
+    Dialler, GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, serve_links,
 };
 use crate::sdk::{Registry, RegistryError};
 
@@ -33,6 +37,7 @@ pub struct Worker {
     advertise: Option<String>,
     connect_timeout: Option<Duration>,
     limits: Limits,
+    dialler: Dialler,
 }
 
 /// Why a worker could not start.
@@ -58,6 +63,7 @@ impl Worker {
             advertise: None,
             connect_timeout: None,
             limits: Limits::default(),
+            dialler: Dialler::default(),
         }
     }
 
@@ -97,6 +103,13 @@ impl Worker {
         self
     }
 
+    /// How it reaches the coordinator and other workers. Default: TCP.
+    #[must_use]
+    pub fn dialler(mut self, dialler: Dialler) -> Self {
+        self.dialler = dialler;
+        self
+    }
+
     /// Listens, and starts. Call it inside a tokio runtime.
     ///
     /// # Errors
@@ -104,12 +117,28 @@ impl Worker {
     /// is no error: it is looked for.
     pub async fn start(self) -> Result<RunningWorker, StartError> {
         self.registry.validate()?;
-        let listen = match self.listen {
-            Some(address) => address,
+        let listen = match &self.listen {
+            Some(address) => address.clone(),
             None => SocketAddr::new(local_address_towards(&self.coordinator).await, 0).to_string(),
         };
         let listener = Listener::bind(&listen).await?;
-        let address = listener.address();
+        self.start_on(listener.address(), listener.connections())
+    }
+
+    /// Starts with connections that something else accepts, at that address. Call it inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the registry is wrong.
+    pub fn start_on<C>(
+        self,
+        address: SocketAddr,
+        connections: impl Stream<Item = io::Result<C>> + Send + 'static,
+    ) -> Result<RunningWorker, StartError>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+    {
+        self.registry.validate()?;
         let advertised = self.advertise.unwrap_or_else(|| match address.ip().is_unspecified() {
             // The coordinator fills in where the session comes from.
             true => format!(":{}", address.port()),
@@ -122,11 +151,13 @@ impl Worker {
             address: Some(advertised),
             registry: Arc::new(self.registry),
             limits: self.limits,
+            dialler: self.dialler.clone(),
             give_up: self.connect_timeout,
         };
-        let (node, handle) = Node::new(config, Arc::new(GrpcSession::new(self.coordinator)));
+        let session = GrpcSession::new(self.coordinator).over(self.dialler);
+        let (node, handle) = Node::new(config, Arc::new(session));
         let stop = CancellationToken::new();
-        let links = tokio::spawn(serve_links(listener, handle.clone(), stop.clone()));
+        let links = tokio::spawn(serve_links(connections, handle.clone(), stop.clone()));
         let node = tokio::spawn(node.run());
         Ok(RunningWorker { name, address, handle, stop, links, node })
     }

@@ -78,7 +78,9 @@ pub enum Command {
     /// Run the coordinator, which workers and clients connect to.
     #[command(after_help = "Examples:
   stageline coordinator
-  stageline coordinator --listen 0.0.0.0:7400              for other machines, too")]
+  stageline coordinator --listen 0.0.0.0:7400              for other machines, too
+  stageline coordinator --store /var/lib/stageline/coordinator.redb
+  stageline coordinator --store none                       in memory: its jobs end with it")]
     Coordinator(Coordinator),
     /// Run a worker, which offers its stage functions to a coordinator.
     #[command(after_help = "Examples:
@@ -129,6 +131,11 @@ pub struct Coordinator {
     /// Where to listen.
     #[arg(long, env = "STAGELINE_LISTEN", value_name = "IP:PORT", default_value = DEFAULT_COORDINATOR)]
     pub listen: SocketAddr,
+    /// The file that keeps its jobs, so that they go on when it is started again; `none` keeps them
+    /// in memory. Unset: coordinator-PORT.redb in the folder stageline of $XDG_STATE_HOME, or of
+    /// ~/.local/state; with port 0, none.
+    #[arg(long, env = "STAGELINE_STORE", value_name = "PATH")]
+    pub store: Option<PathBuf>,
 }
 
 /// `worker`.
@@ -259,7 +266,7 @@ mod tests {
         let Command::Coordinator(it) = parse("stageline coordinator").expect("good").command else {
             panic!("not coordinator")
         };
-        assert_eq!(it.listen.to_string(), DEFAULT_COORDINATOR);
+        assert_eq!((it.listen.to_string().as_str(), it.store), (DEFAULT_COORDINATOR, None));
         let Command::Jobs(jobs) = parse("stageline jobs").expect("good").command else {
             panic!("not jobs")
         };

@@ -1,10 +1,13 @@
 //! `stageline coordinator` and `stageline worker`: processes that run until they are told to end.
 
+use std::env;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stageline_coordinator::engine::Config;
-use stageline_coordinator::server::Coordinator;
+use stageline_coordinator::server::{Coordinator, wall_clock};
 use stageline_coordinator::service::{self, Listener};
+use stageline_coordinator::store::RedbStore;
 use stageline_worker::Worker;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +21,19 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit> {
     let mut told = super::Told::listen()?;
     let listener = Listener::bind(&args.listen.to_string()).await?;
+    // Before anybody is told that it listens: it may not come to that.
+    let coordinator = match store(args.store, args.listen.port())? {
+        Some(path) => {
+            let store = RedbStore::open(&path)?;
+            tracing::info!("keeping jobs in {}", path.display());
+            Coordinator::start_with(Config::default(), wall_clock(), store)?
+        }
+        None => {
+            tracing::info!("keeping jobs in memory: they end with this process");
+            Coordinator::start(Config::default())
+        }
+    };
     tracing::info!("coordinator listening on {}", listener.address());
-    let coordinator = Coordinator::start(Config::default());
     let stop = CancellationToken::new();
     let mut serving = tokio::spawn(service::serve(listener, coordinator, stop.clone()));
     tokio::select! {
@@ -35,6 +49,28 @@ pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit>
         }
     }
     Ok(Exit::Fine)
+}
+
+/// The file that keeps the jobs; none for memory. A port that the system picks names nothing that
+/// could be found again.
+fn store(given: Option<PathBuf>, port: u16) -> anyhow::Result<Option<PathBuf>> {
+    match given {
+        Some(path) if path == Path::new("none") => Ok(None),
+        Some(path) => Ok(Some(path)),
+        None if port == 0 => Ok(None),
+        None => {
+            let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+            let state = absolute("XDG_STATE_HOME")
+                .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+                .ok_or_else(|| {
+                    anyhow::anyhow!(
+                        "neither XDG_STATE_HOME nor HOME says where to keep the jobs: name a file \
+                         with --store, or keep them in memory with --store none"
+                    )
+                })?;
+            Ok(Some(state.join(format!("stageline/coordinator-{port}.redb"))))
+        }
+    }
 }
 
 pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow::Result<Exit> {

@@ -19,6 +19,8 @@ pub(super) struct Process {
     pub(super) hello: Hello,
     pub(super) session: Option<SessionId>,
     pub(super) census: Census,
+    /// It takes nothing more. No record is kept of that: it says so over each session.
+    pub(super) leaving: bool,
     /// When its lease runs out.
     expires: Time,
     /// When it counts as dead because its session broke.
@@ -85,6 +87,13 @@ impl Fleet {
         workers
     }
 
+    /// Those of them that take new tasks.
+    pub(super) fn offering(&self) -> Vec<(Incarnation, &Process)> {
+        let mut workers = self.workers();
+        workers.retain(|(_, process)| !process.leaving);
+        workers
+    }
+
     /// A process is there, or there again. Answers the session that this one replaces.
     pub(super) fn join(
         &mut self,
@@ -95,15 +104,15 @@ impl Fleet {
     ) -> Option<SessionId> {
         let id = hello.incarnation;
         let older = self.processes.remove(&id);
-        let (older_session, census) =
-            older.map_or((None, Census::default()), |older| (older.session, older.census));
+        let (older_session, census, leaving) =
+            older.map_or((None, Census::default(), false), |p| (p.session, p.census, p.leaving));
         if let Some(older) = older_session {
             self.sessions.remove(&older);
         }
         self.sessions.insert(session, id);
         let expires = now + config.lease;
-        let process =
-            Process { hello, session: Some(session), census, expires, grace: None, refused: false };
+        let (session, grace, refused) = (Some(session), None, false);
+        let process = Process { hello, session, census, leaving, expires, grace, refused };
         self.processes.insert(id, process);
         older_session
     }
@@ -112,10 +121,9 @@ impl Fleet {
     pub(super) fn restore(&mut self, now: Time, hello: Hello, config: &Config) {
         let (census, expires) = (Census::default(), now + config.lease);
         let id = hello.incarnation;
-        self.processes.insert(
-            id,
-            Process { hello, session: None, census, expires, grace: None, refused: false },
-        );
+        let (session, leaving, grace, refused) = (None, false, None, false);
+        let process = Process { hello, session, census, leaving, expires, grace, refused };
+        self.processes.insert(id, process);
     }
 
     /// A process gave a sign of life.
@@ -123,6 +131,12 @@ impl Fleet {
         if let Some(process) = self.processes.get_mut(&id) {
             process.expires = now + config.lease;
         }
+    }
+
+    /// A process is about to leave. Answers whether that is news.
+    pub(super) fn leave(&mut self, id: Incarnation) -> bool {
+        let process = self.processes.get_mut(&id);
+        process.is_some_and(|process| !std::mem::replace(&mut process.leaving, true))
     }
 
     pub(super) fn count(&mut self, id: Incarnation, census: Census) {
@@ -216,6 +230,7 @@ impl Fleet {
             census: process.census,
             connected: process.session.is_some(),
             suspects: 0,
+            leaving: process.leaving,
         };
         let mut all: Vec<_> = self.processes.iter().map(status).collect();
         all.sort_by(|a, b| (a.kind, &a.name, a.incarnation).cmp(&(b.kind, &b.name, b.incarnation)));

@@ -77,7 +77,7 @@ pub(super) struct Task {
     pub(super) process: Incarnation,
     pub(super) worker: String,
     pub(super) life: Life,
-    /// Its slots; 0 once it should end.
+    /// Its slots; 0 once it should end, or takes no more.
     pub(super) slots: u32,
     /// Slots that were taken away by the view of this revision, until its process confirms that.
     pub(super) held: Option<(u64, u32)>,
@@ -96,10 +96,23 @@ pub(super) struct Task {
 pub(super) enum Life {
     /// It should run.
     Current,
+    /// Its process is leaving: it should finish what it has started, with as many slots as it had,
+    /// and it stays a neighbour until it has.
+    Leaving {
+        /// Those slots.
+        slots: u32,
+    },
     /// It should end, and may still run.
     Retiring,
     /// It runs no more.
     Over,
+}
+
+impl Life {
+    /// Whether views have it, as a task and as a neighbour.
+    pub(super) const fn in_views(self) -> bool {
+        matches!(self, Self::Current | Self::Leaving { .. })
+    }
 }
 
 impl Task {
@@ -109,6 +122,8 @@ impl Task {
             return 0;
         }
         let busy = u32::try_from(self.report.stats.busy).unwrap_or(u32::MAX);
+        // What waits between two attempts counts as busy there, and runs in the slots that it had.
+        let busy = if let Life::Leaving { slots } = self.life { busy.min(slots) } else { busy };
         busy.max(self.held.map_or(0, |(_, slots)| slots))
     }
 
@@ -168,8 +183,10 @@ impl Job {
     pub(super) fn end(&mut self, now: Time, outcome: Outcome) {
         self.turn(now, JobPhase::Ending(outcome));
         self.ending = Some(now);
+        // Nothing of it starts any more, and its record is closed.
+        self.suspects = Suspects::default();
         self.stale = true;
-        let epochs: Vec<Epoch> = self.current().map(|task| task.id.epoch).collect();
+        let epochs: Vec<Epoch> = self.in_views().map(|task| task.id.epoch).collect();
         for epoch in epochs {
             self.retire(epoch);
         }
@@ -195,6 +212,11 @@ impl Job {
     /// The tasks that should run.
     pub(super) fn current(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values().filter(|task| task.life == Life::Current)
+    }
+
+    /// The tasks that views have: those that should run, and those that are leaving.
+    pub(super) fn in_views(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter(|task| task.life.in_views())
     }
 
     /// The tasks of a stage that should run.
@@ -230,7 +252,7 @@ impl Job {
     pub(super) fn retire(&mut self, epoch: Epoch) {
         let revision = self.next_revision();
         if let Some(task) = self.tasks.get_mut(&epoch)
-            && task.life == Life::Current
+            && task.life.in_views()
         {
             task.life = Life::Retiring;
             task.set_slots(0, revision);
@@ -239,11 +261,23 @@ impl Job {
         }
     }
 
+    /// A process is leaving: what it runs goes on until it is done.
+    pub(super) fn leave(&mut self, process: Incarnation) {
+        let revision = self.next_revision();
+        for task in self.tasks.values_mut() {
+            if task.process == process && task.life == Life::Current {
+                task.life = Life::Leaving { slots: task.slots };
+                task.set_slots(0, revision);
+                self.stale = true;
+            }
+        }
+    }
+
     /// A task has ended by itself.
     pub(super) fn over(&mut self, epoch: Epoch) {
         if let Some(task) = self.tasks.get_mut(&epoch) {
-            self.stale |= task.life == Life::Current;
-            self.replan |= task.life == Life::Current;
+            self.stale |= task.life.in_views();
+            self.replan |= task.life.in_views();
             (task.life, task.slots, task.held) = (Life::Over, 0, None);
             self.suspects.task_over(epoch);
             self.touched = true;
@@ -258,7 +292,7 @@ impl Job {
             self.tasks.values().filter(|t| t.process == process).map(|t| t.id.epoch).collect();
         let mut lost = Vec::new();
         for task in gone.into_iter().filter_map(|epoch| self.tasks.remove(&epoch)) {
-            if task.life == Life::Current {
+            if task.life.in_views() {
                 lost.push(task.id.stage);
                 self.stale = true;
                 self.replan = true;

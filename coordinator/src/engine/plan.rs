@@ -120,6 +120,13 @@ fn plan_on_fleet(job: &mut Job, id: StageId, stage: &Stage, fleet: &Fleet, share
         epoch: Option<Epoch>,
         offer: Offer,
     }
+    let demand = Demand::of(id, stage);
+    // The one task of a stage begins again only where the last one has ended.
+    let leaving =
+        |task: &super::job::Task| task.id.stage == id && matches!(task.life, Life::Leaving { .. });
+    if demand.single && job.tasks.values().any(leaving) {
+        return;
+    }
     let mut places = Vec::new();
     for (worker, process) in fleet.workers() {
         let tasks = || {
@@ -127,8 +134,8 @@ fn plan_on_fleet(job: &mut Job, id: StageId, stage: &Stage, fleet: &Fleet, share
             mine.filter(|t| t.life != Life::Over)
         };
         let current = tasks().find(|t| t.life == Life::Current);
-        let capacity =
-            process.fitting(&job.graph, id, stage).map_or(0, |_| shares.of(worker, job.id, id));
+        let fits = !process.leaving && process.fitting(&job.graph, id, stage).is_some();
+        let capacity = if fits { shares.of(worker, job.id, id) } else { 0 };
         if capacity == 0 && tasks().next().is_none() {
             continue;
         }
@@ -141,7 +148,7 @@ fn plan_on_fleet(job: &mut Job, id: StageId, stage: &Stage, fleet: &Fleet, share
         places.push(Place { worker, name: &process.hello.name, epoch, offer });
     }
     let offers: Vec<Offer> = places.iter().map(|place| place.offer).collect();
-    let plan = place(&Demand::of(id, stage), &offers);
+    let plan = place(&demand, &offers);
     job.unsettled |= !plan.settled;
     let revision = job.next_revision();
     for (place, slots) in places.into_iter().zip(plan.slots) {

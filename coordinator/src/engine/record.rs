@@ -39,12 +39,14 @@ impl Job {
 impl Task {
     /// None once it runs no more.
     pub(super) fn level(&self) -> Option<Level> {
-        let retiring = match self.life {
-            Life::Current => false,
-            Life::Retiring => true,
+        let (slots, retiring) = match self.life {
+            Life::Current => (self.slots, false),
+            // Its process will say again that it is leaving.
+            Life::Leaving { slots } => (slots, false),
+            Life::Retiring => (self.slots, true),
             Life::Over => return None,
         };
-        Some((self.slots, self.slots.max(self.in_use()), retiring))
+        Some((slots, slots.max(self.in_use()), retiring))
     }
 
     fn change(&mut self, job: JobId) -> Option<Record> {

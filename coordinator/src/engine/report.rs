@@ -46,7 +46,7 @@ impl Engine {
             if changed {
                 job.changed(now, &self.config);
             }
-            if life != Life::Current || job.is_over() {
+            if !life.in_views() || job.is_over() {
                 continue;
             }
             if asks && said.ended.is_none() {
@@ -207,7 +207,7 @@ impl Job {
 
     /// Whether sources are to pause, as some task retains more than its budget.
     pub(super) fn weigh(&mut self) {
-        let paused = self.current().any(|task| task.report.over_budget);
+        let paused = self.in_views().any(|task| task.report.over_budget);
         self.stale |= paused != self.paused;
         self.paused = paused;
     }

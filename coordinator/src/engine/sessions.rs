@@ -104,7 +104,19 @@ impl Engine {
             Up::Report(report) => self.reported(now, from, report),
             Up::Submit(submit) => self.submitted(now, from, submit),
             Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
+            Up::Leaving => self.leaves(from),
             Up::Goodbye => self.lose(now, from, "it left", None),
+        }
+    }
+
+    /// A worker takes nothing more. Others take its place at once, as far as its slots fall idle.
+    fn leaves(&mut self, from: Incarnation) {
+        let worker = self.fleet.get(from).is_some_and(|p| p.hello.kind == ProcessKind::Worker);
+        if worker && self.fleet.leave(from) {
+            self.replan = true;
+            for job in self.jobs.values_mut() {
+                job.leave(from);
+            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Job {
     /// The root that keeps a source from admitting more, and the last stage that has it: everything
     /// before has passed it on.
     fn held_up(&self, source: StageId) -> Option<HeldUp> {
-        let task = self.current_of(source).next()?;
+        let task = self.in_views().find(|task| task.id.stage == source)?;
         let said = task.report.source.filter(|said| said.exhausted.is_none())?;
         let admitted = task.start.saturating_add(task.report.stats.received);
         let root = said.watermark;
@@ -77,7 +77,8 @@ impl Job {
             return None;
         }
         let holds = |id: &&StageId| {
-            self.current_of(**id).any(|task| task.report.oldest.contains(&(source, root)))
+            let mut tasks = self.in_views().filter(|task| task.id.stage == **id);
+            tasks.any(|task| task.report.oldest.contains(&(source, root)))
         };
         let stage = self.graph.order().iter().rev().find(holds).copied().unwrap_or(source);
         Some(HeldUp {

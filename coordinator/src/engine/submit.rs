@@ -130,7 +130,7 @@ fn rejected(job: JobId, pipeline: &Pipeline, client: String, failure: Failure) -
 /// A function that does not fit is as good as none while another worker's does: two builds of a
 /// program may be there side by side.
 fn readiness(graph: &Graph, fleet: &Fleet) -> Readiness {
-    let workers = fleet.workers();
+    let workers = fleet.offering();
     let mut chosen: BTreeMap<StageId, &Function> = BTreeMap::new();
     let mut missing = Vec::new();
     for (id, stage) in graph.pipeline().stages().filter(|(_, stage)| stage.site == Site::Fleet) {
@@ -169,7 +169,7 @@ fn functions(job: &Job, stages: &[StageId]) -> Vec<String> {
 
 /// What is missing, what comes near, what there is, and what to do.
 fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
-    let workers = fleet.workers();
+    let workers = fleet.offering();
     let known: Vec<&str> = workers
         .iter()
         .flat_map(|(_, worker)| worker.hello.functions.iter().map(|f| f.name.as_str()))

@@ -1,11 +1,12 @@
 //! What is announced: to each process, the whole of what should be, of each job that concerns it.
 
 use stageline_protocol::control::{Down, JobPhase, JobView, Peer, TaskPlan};
+use stageline_protocol::pipeline::Op;
 use stageline_protocol::{Incarnation, JobId, Term, Time};
 
 use super::Engine;
 use super::fleet::Fleet;
-use super::job::Job;
+use super::job::{Job, Life, Task};
 
 impl Engine {
     /// Announces the jobs that have changed, each at most once for each event.
@@ -50,13 +51,17 @@ impl Engine {
 
 impl Job {
     fn view(&self, process: Incarnation, term: Term, fleet: &Fleet) -> JobView {
-        let plan = |task: &super::job::Task| TaskPlan {
-            id: task.id,
-            slots: task.slots,
-            again: task.again,
+        let plan = |task: &Task| {
+            let (id, again) = (task.id, task.again);
+            match task.life {
+                Life::Leaving { slots } => {
+                    TaskPlan { id, slots, again, drain: self.drains(task, fleet) }
+                }
+                _ => TaskPlan { id, slots: task.slots, again, drain: false },
+            }
         };
         let address = |process| fleet.get(process).and_then(|p| p.hello.address.clone());
-        let peer = |task: &super::job::Task| Peer {
+        let peer = |task: &Task| Peer {
             id: task.id,
             process: task.process,
             address: address(task.process),
@@ -67,13 +72,22 @@ impl Job {
             revision: self.revision,
             pipeline: self.graph.pipeline().clone(),
             phase: self.phase.clone(),
-            tasks: self.current().filter(|task| task.process == process).map(plan).collect(),
-            peers: self.current().map(peer).collect(),
+            tasks: self.in_views().filter(|task| task.process == process).map(plan).collect(),
+            peers: self.in_views().map(peer).collect(),
             highest_epoch: self.highest,
             window: self.window,
             pause_sources: self.paused,
             cut: self.cut.iter().copied().collect(),
             positions: self.positions.clone(),
         }
+    }
+
+    /// Whether a task of a leaving process stops at what it has. A source that nobody can replace
+    /// goes on while it can: if it comes to its end before its process goes, the job is saved.
+    fn drains(&self, task: &Task, fleet: &Fleet) -> bool {
+        let declared = self.stage(task.id.stage).filter(|stage| stage.op == Op::Source);
+        let process = fleet.get(task.process);
+        let function = declared.and_then(|stage| process?.function(&stage.function));
+        function.is_none_or(|function| function.replayable)
     }
 }

@@ -139,6 +139,19 @@ impl Stored {
         }
     }
 
+    /// Whether the job that a record is about is known, if it must be.
+    #[must_use]
+    pub(super) fn knows(&self, record: &Record) -> bool {
+        match record {
+            Record::Epochs { job, .. }
+            | Record::Task { job, .. }
+            | Record::Position { job, .. }
+            | Record::Suspect { job, .. }
+            | Record::Finished { job, .. } => self.jobs.contains_key(job),
+            _ => true,
+        }
+    }
+
     /// How a job came out, if it is over and still listed.
     #[must_use]
     pub fn outcome(&self, job: JobId) -> Option<&Outcome> {

@@ -16,14 +16,14 @@ use crate::lineage::{Lineage, Step};
 use crate::ranges::RangeSet;
 
 /// The lineages that have been applied, with those still waiting to be settled.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Applied {
     sources: BTreeMap<StageId, OfSource>,
     /// Applied and not yet settled: the inputs of later copies, which wait.
     pending: BTreeMap<Lineage, Vec<u64>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct OfSource {
     watermark: u64,
     /// Roots that arrived as themselves, without steps.
@@ -32,7 +32,7 @@ struct OfSource {
     expanded: BTreeMap<u64, OfRoot>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct OfRoot {
     outputs: BTreeMap<Vec<Step>, RangeSet>,
     branches: BTreeMap<Vec<Step>, RangeSet>,

@@ -4,6 +4,7 @@
 //! the whole of what it speaks of. A lost or repeated message therefore needs no special case.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use crate::VersionRange;
@@ -106,6 +107,8 @@ pub struct TaskPlan {
     pub slots: u32,
     /// A source only: it takes the place of another, whose roots may have been in process.
     pub again: bool,
+    /// It is to give back what has not started, finish the rest, and end: its process is leaving.
+    pub drain: bool,
 }
 
 /// Where a task of the job is.
@@ -231,7 +234,7 @@ pub struct TaskReport {
 }
 
 /// Why a task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum TaskEnd {
     /// It was told to.
     Stopped,
@@ -242,7 +245,7 @@ pub enum TaskEnd {
 }
 
 /// What a source reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SourceReport {
     /// The lowest root that is not yet acked.
     pub watermark: u64,
@@ -289,6 +292,12 @@ pub struct TaskStats {
     pub retained_bytes: u64,
     /// Links that are up, now.
     pub links: u64,
+}
+
+/// Counters are for people: two tasks that differ in them alone behave alike, and hash alike, so that
+/// whoever explores all states of a task visits it once.
+impl Hash for TaskStats {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl TaskStats {
@@ -397,6 +406,8 @@ pub struct ProcessStatus {
     /// Suspects that were told to run alone there, and have not left: its death now would convict
     /// one. Who kills processes on purpose spares it.
     pub suspects: u64,
+    /// Whether it is leaving: it finishes what it has begun, and takes no more.
+    pub leaving: bool,
 }
 
 /// What a process sends over its session, after its [`Hello`].
@@ -412,6 +423,9 @@ pub enum Up {
     Submit(Submit),
     /// A client ends a job of its own.
     Cancel(JobId, String),
+    /// It is about to leave: it takes nothing more, finishes what it has begun, and then says
+    /// goodbye. A level, said again over each new session; it is never taken back.
+    Leaving,
     /// It leaves in good order; nothing of it is to be waited for.
     Goodbye,
 }

@@ -10,7 +10,7 @@ use crate::item::Item;
 use crate::ranges::{RangeSet, Settled};
 
 /// One message of a link, in either direction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// The dialler's first frame: which link, which connection, and what became of the older one.
     Open(Open),
@@ -30,7 +30,7 @@ pub enum Frame {
 }
 
 /// Which end of the link the dialler is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The upstream task.
     Sender,
@@ -39,7 +39,7 @@ pub enum Role {
 }
 
 /// The dialler's first frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Open {
     /// The protocol versions that the dialler speaks.
     pub versions: VersionRange,
@@ -58,7 +58,7 @@ pub struct Open {
 }
 
 /// The acceptor's first frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Accept {
     /// The protocol version that both will speak.
     pub version: u32,
@@ -72,7 +72,7 @@ pub struct Accept {
 
 /// What the receiver of a link decides, so that nothing depends on two processes having been
 /// configured alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinkPolicy {
     /// The byte window: how far the byte grant runs ahead of what has been released.
     pub window_bytes: u64,
@@ -82,7 +82,7 @@ pub struct LinkPolicy {
 
 /// What became of the items of an older connection, as its receiver saw it. What is neither settled
 /// nor held never arrived, or was given back: the sender sends it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Summary {
     /// The older connection.
     pub conn: ConnId,
@@ -94,7 +94,7 @@ pub struct Summary {
 }
 
 /// A batch of items, possibly empty, and the sender's state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Items {
     /// The items, in the order of their numbers.
     pub batch: Vec<Item>,
@@ -107,7 +107,7 @@ pub struct Items {
 }
 
 /// Leave to send, counted from the connection's start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Grant {
     /// Items with a number below this (less what was forfeited) may be sent.
     pub items: u64,
@@ -116,21 +116,21 @@ pub struct Grant {
 }
 
 /// The numbers for which everything that came of them is safe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ack {
     /// All of them, not only the new ones.
     pub settled: Settled,
 }
 
 /// Numbers given back unstarted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Return {
     /// All of them, not only the new ones.
     pub numbers: RangeSet,
 }
 
 /// The end of a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Close {
     /// Why.
     pub reason: CloseReason,
@@ -139,7 +139,7 @@ pub struct Close {
 }
 
 /// Why a link ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// The downstream end needs no more of this channel: what was sent counts as acked.
     Cut,
@@ -151,6 +151,8 @@ pub enum CloseReason {
     Violation,
     /// No protocol version is common to both ends.
     Version,
-    /// The task has ended in good order.
+    /// This end is done with the link and holds nothing of it: its task is ending in good order.
+    /// From a receiver: what it has not acked it has not started, nor will it. A sender answers with
+    /// the same, so that the receiver knows that its last acks were heard.
     Done,
 }

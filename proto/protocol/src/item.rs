@@ -37,7 +37,7 @@ pub enum Encoding {
 }
 
 /// What one link hands to the next task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Item {
     /// Its identity.
     pub lineage: Lineage,
@@ -48,7 +48,7 @@ pub struct Item {
 }
 
 /// The content of an item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// A payload.
     Value(Encoding, Bytes),
@@ -84,7 +84,7 @@ impl Item {
 }
 
 /// Why an item failed, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ItemError {
     /// The stage whose function failed.
     pub stage: String,

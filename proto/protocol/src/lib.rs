@@ -38,7 +38,7 @@ pub use time::Time;
 pub const VERSIONS: VersionRange = VersionRange { oldest: 1, newest: 1 };
 
 /// A range of protocol versions, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VersionRange {
     /// The oldest version that is understood.
     pub oldest: u32,

@@ -153,7 +153,7 @@ pub struct Channel {
 }
 
 /// What a channel carries of what its upstream stage makes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Carries {
     /// Values, errors and markers.
     All,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A set of `u64`, stored as disjoint, non-adjacent, half-open ranges.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RangeSet {
     /// start → end, exclusive.
     ranges: BTreeMap<u64, u64>,
@@ -138,7 +138,7 @@ impl FromIterator<Range<u64>> for RangeSet {
 }
 
 /// Numbers that are settled: everything below `prefix`, and some more above it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settled {
     prefix: u64,
     above: RangeSet,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Entries numbered in the order they came, removed in any order. Looking one up is an index;
 /// memory follows the span from the oldest entry that is left to the newest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Ring<T> {
     base: u64,
     slots: VecDeque<Option<T>>,

@@ -18,7 +18,7 @@ use crate::ids::{Incarnation, JobId, TaskId, Term};
 use crate::lineage::Lineage;
 
 /// A marked item that is, or wants to be, in process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MarkedItem {
     /// Which.
     pub lineage: Lineage,
@@ -27,7 +27,7 @@ pub struct MarkedItem {
 }
 
 /// How far a marked item is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MarkState {
     /// It has a slot, and asks whether it may start; or it waits for the process to be empty.
     Asking,
@@ -47,7 +47,7 @@ pub enum MarkState {
 }
 
 /// What the coordinator answers a task that asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Verdicts {
     /// The job.
     pub job: JobId,
@@ -60,7 +60,7 @@ pub struct Verdicts {
 }
 
 /// The answer for one item.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// To `Asking`: it is noted, and may start beside others.
     Run,
@@ -75,7 +75,7 @@ pub enum Verdict {
 }
 
 /// The death of a process with an item in process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Death {
     /// The name of the process.
     pub worker: String,

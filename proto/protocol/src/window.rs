@@ -8,7 +8,7 @@
 use crate::ranges::Settled;
 
 /// The roots of one source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Window {
     acked: Settled,
     announced: u64,

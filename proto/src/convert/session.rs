@@ -25,6 +25,7 @@ impl Wire for Up {
             Self::Cancel(job, reason) => {
                 UpMessage::Cancel(v1::Cancel { job: job.0, reason: reason.clone() })
             }
+            Self::Leaving => UpMessage::Leaving(v1::Empty {}),
             Self::Goodbye => UpMessage::Goodbye(v1::Empty {}),
         };
         v1::SessionUp { message: Some(message) }
@@ -39,6 +40,7 @@ impl Wire for Up {
             UpMessage::Report(m) => Report::decode(m).map(Self::Report).map_err(|e| e.at("Report")),
             UpMessage::Submit(m) => Submit::decode(m).map(Self::Submit).map_err(|e| e.at("Submit")),
             UpMessage::Cancel(m) => Ok(Self::Cancel(JobId(m.job), m.reason)),
+            UpMessage::Leaving(_) => Ok(Self::Leaving),
             UpMessage::Goodbye(_) => Ok(Self::Goodbye),
         }
     }

@@ -85,6 +85,7 @@ impl Wire for ProcessStatus {
             census: Some(self.census.encode()),
             connected: self.connected,
             suspects: self.suspects,
+            leaving: self.leaving,
         }
     }
 
@@ -98,6 +99,7 @@ impl Wire for ProcessStatus {
             census: required(p.census, "census")?,
             connected: p.connected,
             suspects: p.suspects,
+            leaving: p.leaving,
         })
     }
 }

@@ -329,10 +329,12 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn job_view() -> impl Strategy<Value = JobView> {
-    let plan = (task_id(), small(), any::<bool>()).prop_map(|(id, slots, again)| TaskPlan {
+    let flags = (any::<bool>(), any::<bool>());
+    let plan = (task_id(), small(), flags).prop_map(|(id, slots, (again, drain))| TaskPlan {
         id,
         slots,
         again,
+        drain,
     });
     let tasks = (vec(plan, 0..3), vec(peer(), 0..3));
     let positions = btree_map(stage_id(), number(), 0..3);
@@ -473,16 +475,17 @@ pub(super) fn job_status() -> impl Strategy<Value = JobStatus> {
 }
 
 pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
-    let rest = (any::<bool>(), number());
-    (hello(), census(), rest).prop_map(|(hello, census, (connected, suspects))| ProcessStatus {
+    let rest = (any::<bool>(), any::<bool>(), number());
+    (hello(), census(), rest).prop_map(|(hello, census, rest)| ProcessStatus {
         name: hello.name,
         kind: hello.kind,
         incarnation: hello.incarnation,
         address: hello.address,
         functions: hello.functions,
         census,
-        connected,
-        suspects,
+        connected: rest.0,
+        leaving: rest.1,
+        suspects: rest.2,
     })
 }
 
@@ -503,6 +506,7 @@ pub(super) fn up() -> impl Strategy<Value = Up> {
         report.prop_map(Up::Report),
         submit.prop_map(Up::Submit),
         (any::<u64>(), text()).prop_map(|(job, why)| Up::Cancel(JobId(job), why)),
+        Just(Up::Leaving),
         Just(Up::Goodbye),
     ]
 }

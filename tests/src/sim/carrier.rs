@@ -1,5 +1,5 @@
 //! What carries links: dials, frames and hang-ups, from one task to another over the network. All that
-//! goes over a wire is shown to the [`super::watch`].
+//! goes over a wire is shown to the [`super::invariants`].
 
 use stageline_protocol::frame::{Close, CloseReason, Open, Role};
 use stageline_protocol::task::LinkKey;
@@ -8,6 +8,7 @@ use stageline_protocol::{ConnId, Frame, TaskId, Time};
 use super::cluster::{Cluster, Event};
 use super::log::Short;
 use super::network::{ACCEPTOR, Conn, ConnEnd, DIALLER, Pid};
+use super::schedule::one_of;
 
 impl Cluster {
     pub(super) fn dial(&mut self, pid: Pid, id: TaskId, key: LinkKey, open: Box<Open>) {
@@ -25,8 +26,9 @@ impl Cluster {
         let open = Some(open);
         let index =
             self.network.add(Conn { id: conn, link, local, open, established: false, ends });
-        if to.is_none() || (!local && self.chance(self.schedule.pace.failing_dials)) {
-            self.after(0, 50_000, Event::Down(index, DIALLER));
+        let cut = to.is_some_and(|to| self.network.cut_until(pid, to, self.now).is_some());
+        if to.is_none() || cut || (!local && self.chance(self.schedule.pace.failing_dials)) {
+            self.after(0, if cut { 500_000 } else { 50_000 }, Event::Down(index, DIALLER));
             self.network.close(index, ACCEPTOR);
             return;
         }
@@ -55,7 +57,7 @@ impl Cluster {
             return Ok(());
         }
         for summary in &open.summaries {
-            self.watch.summarised(link, summary, &self.oracle)?;
+            self.links.summarised(link, summary, &self.boundary)?;
         }
         let answer = match self.nodes[pid].tasks.get_mut(&id) {
             Some(running) => running.task.on_open(now, &open),
@@ -71,11 +73,13 @@ impl Cluster {
                     Role::Receiver => open.summaries.iter().find(|s| Some(s.conn) == accept.resume),
                 };
                 if let (Role::Sender, Some(summary)) = (open.role, summary) {
-                    self.watch.summarised(link, summary, &self.oracle)?;
+                    self.links.summarised(link, summary, &self.boundary)?;
                 }
+                let view = self.nodes[pid].view.as_ref();
+                self.links.accepted(link, id_conn, key.peer, view)?;
                 self.figures.carried +=
                     summary.map_or(0, |s| s.held.iter().map(|r| r.end - r.start).sum());
-                self.watch.connected(link, id_conn, summary)?;
+                self.links.connected(link, id_conn, summary)?;
                 self.network.get(index).established = true;
                 self.send(pid, id, key, id_conn, Frame::Accept(accept))?;
             }
@@ -102,7 +106,7 @@ impl Cluster {
         let Some((index, side)) = self.network.find(pid, id, key, conn) else { return Ok(()) };
         let link = self.network.get(index).link;
         self.log.note(self.now, format_args!("{link} {conn} {id} sends {}", Short(&frame)));
-        self.watch.sent(link, conn, &frame, &self.oracle)?;
+        self.links.sent(link, conn, &frame, &self.boundary)?;
         if let Frame::Return(returned) = &frame {
             let numbers: u64 = returned.numbers.iter().map(|range| range.end - range.start).sum();
             self.figures.returned += numbers;
@@ -139,12 +143,12 @@ impl Cluster {
         let now = self.now;
         let conn = self.network.get(index);
         let (link, id_conn, end) = (conn.link, conn.id, &conn.ends[side]);
-        if !end.open || end.loses(now) {
+        if !end.hears(now) {
             return Ok(());
         }
         let (pid, id, key) = (end.pid, end.task, end.key);
         let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
-        self.watch.arrived(link, id_conn, &frame);
+        self.links.arrived(link, id_conn, &frame);
         if let Err(violation) = running.task.on_frame(now, key, id_conn, frame) {
             return Err(format!("{link} on {id_conn}: {id} says that its peer {violation}"));
         }
@@ -159,10 +163,18 @@ impl Cluster {
         let broken = conn.ends[side].lost_after.is_some();
         let at = conn.ends[1 - side].arrival(at);
         let tell = conn.ends[side].open && conn.ends[1 - side].open && !broken;
+        self.linger(index, side);
         self.network.close(index, side);
         if tell {
             self.at(at, Event::Down(index, 1 - side));
         }
+    }
+
+    /// What its reader had already read may come to the task after the end was closed.
+    fn linger(&mut self, index: usize, side: usize) {
+        let longest = one_of(&mut self.rng, &[0, 3_000, 500_000]);
+        let until = self.later(0, longest);
+        self.network.get(index).ends[side].lingers_until = until;
     }
 
     pub(super) fn conn_down(&mut self, index: usize, side: usize) -> Result<(), String> {
@@ -172,6 +184,7 @@ impl Cluster {
         }
         let (link, id_conn, end) = (conn.link, conn.id, &conn.ends[side]);
         let (pid, id, key) = (end.pid, end.task, end.key);
+        self.linger(index, side);
         self.network.close(index, side);
         let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
         self.log.note(self.now, format_args!("{link} {id_conn} down at {id}"));

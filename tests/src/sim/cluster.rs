@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use stageline_coordinator::engine::{self, Engine, SessionId};
-use stageline_protocol::control::{Down, Function, Outcome, ProcessKind, TaskStats};
+use stageline_coordinator::store::MemoryStore;
+use stageline_protocol::control::{Down, Function, JobPhase, Outcome, ProcessKind, TaskStats};
 use stageline_protocol::task::{Bug, LinkKey};
-use stageline_protocol::{Epoch, Frame, Incarnation, JobId, TaskId, Term, Time};
+use stageline_protocol::{Frame, Incarnation, JobId, TaskId, Term, Time};
 
 use super::Shape;
+use super::invariants::OnLinks;
+use super::invariants::boundary::Boundary;
+use super::invariants::stored::Stored;
 use super::log::Log;
 use super::network::{Network, Pid};
 use super::node::Node;
-use super::oracle::Oracle;
 use super::schedule::{Fault, LEASE, RESET_GRACE, Schedule};
 use super::sessions::Session;
 use super::shell::Call;
-use super::watch::Watch;
 
 /// After the last fault, the job is to complete within this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +41,10 @@ pub struct Figures {
     pub duplicates: u64,
     /// Frames and dials refused because they were superseded.
     pub stale: u64,
+    /// Answers for marked items.
+    pub asked: u64,
+    /// Times that a suspect ran alone.
+    pub alone: u64,
     /// Second attempts of functions.
     pub retries: u64,
     /// Items given back unstarted.
@@ -68,6 +74,8 @@ impl Figures {
         self.resent += other.resent;
         self.duplicates += other.duplicates;
         self.stale += other.stale;
+        self.asked += other.asked;
+        self.alone += other.alone;
         self.retries += other.retries;
         self.returned += other.returned;
         self.carried += other.carried;
@@ -119,6 +127,8 @@ pub(super) enum Event {
     Unblock(Pid, TaskId, LinkKey),
     /// A task is asked what follows.
     Ask(Pid, TaskId),
+    /// The process is empty for an input.
+    Isolated(Pid, TaskId, u64),
     /// A function goes on with an input.
     Call(Pid, TaskId, u64, Call),
     /// The source has made roots.
@@ -127,6 +137,8 @@ pub(super) enum Event {
     Connect(Pid),
     ToEngine(engine::Event),
     EngineTimer(Time),
+    /// The coordinator is started again.
+    EngineStart,
     ToProcess(SessionId, Box<Down>),
     /// A process learns that its session is gone.
     SessionDown(SessionId),
@@ -148,16 +160,22 @@ pub(super) struct Cluster {
     scheduled: u64,
     pub(super) log: Log,
     pub(super) schedule: Schedule,
-    pub(super) oracle: Oracle,
-    pub(super) watch: Watch,
+    pub(super) boundary: Boundary,
+    pub(super) links: OnLinks,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
+    /// The life of the coordinator.
+    pub(super) term: Term,
+    pub(super) config: engine::Config,
     pub(super) engine: Engine,
+    /// What outlives it.
+    pub(super) store: MemoryStore,
+    pub(super) engine_is_down: bool,
+    /// It dies when it has carried out so many commands more.
+    pub(super) dies_after: Option<u32>,
     pub(super) engine_timer: Option<Time>,
     pub(super) engine_frozen_until: Time,
-    pub(super) stored_epoch: Epoch,
-    /// Of a named source.
-    pub(super) stored_position: u64,
+    pub(super) stored: Stored,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) job: JobId,
     pub(super) outcome: Option<Outcome>,
@@ -167,6 +185,8 @@ pub(super) struct Cluster {
     /// From when on the cluster has no excuse.
     pub(super) healed: Time,
     pub(super) names: u32,
+    /// From when on the client can stand another outage.
+    pub(super) client_well_from: Time,
 }
 
 impl Cluster {
@@ -186,29 +206,34 @@ impl Cluster {
             queue: BTreeMap::new(),
             scheduled: 0,
             log: Log::new(keep_log),
-            oracle: Oracle::new(seed, schedule.roots),
-            watch: Watch::default(),
+            boundary: Boundary::new(seed, schedule.roots),
+            links: OnLinks::default(),
             network: Network::default(),
             nodes: Vec::new(),
-            engine: Engine::new(Term(1), config),
+            term: Term(1),
+            engine: Engine::new(Term(1), config.clone()),
+            config,
+            store: MemoryStore::default(),
+            engine_is_down: false,
+            dies_after: None,
             engine_timer: None,
             engine_frozen_until: Time::ZERO,
-            stored_epoch: Epoch(0),
+            stored: Stored::default(),
             sessions: BTreeMap::new(),
             job: JobId(rng.u64(..)),
-            stored_position: 0,
             outcome: None,
             figures: Figures::default(),
             calm: 0,
             healed: Time::ZERO,
             names: 0,
+            client_well_from: Time::ZERO,
             rng,
             schedule,
         };
         if shape == Shape::Take {
-            let most = cluster.oracle.expected();
+            let most = cluster.boundary.expected();
             let wanted = cluster.rng.u64(1..=most);
-            cluster.oracle.want(wanted);
+            cluster.boundary.want(wanted);
         }
         let incarnation = Incarnation(cluster.rng.u64(..));
         let client = Node::new("client".to_owned(), incarnation, ProcessKind::Client, Vec::new());
@@ -232,7 +257,7 @@ impl Cluster {
                 self.figures.take(&running.task.stats());
             }
         }
-        self.figures.delivered = self.oracle.delivered();
+        self.figures.delivered = self.boundary.delivered();
         self.figures.lasted = self.now.since(Time::ZERO);
         let (hash, lines) = self.log.finish();
         (self.figures, hash, lines)
@@ -242,21 +267,31 @@ impl Cluster {
     pub(super) fn run(&mut self) -> Result<(), String> {
         while self.outcome.is_none() {
             self.step()?;
+            if !self.nodes[0].alive && !self.engine_is_down {
+                self.outcome = self.engine.job(self.job, self.now).and_then(|s| match s.phase {
+                    JobPhase::Ended(outcome) => Some(outcome),
+                    _ => None,
+                });
+            }
             self.inject_faults();
             if self.schedule.faults.is_empty() && self.now > self.healed + PATIENCE {
-                let missing = self.oracle.check_complete().err().unwrap_or_default();
+                let missing = self.boundary.check_complete().err().unwrap_or_default();
                 return Err(format!("not done {PATIENCE:?} after the last fault; {missing}"));
             }
             if self.now > self.healed + PATIENCE * 2 {
                 return Err(format!("nothing to disturb any more after {:?}", PATIENCE * 2));
             }
         }
-        if self.outcome != Some(Outcome::Completed) {
+        let completed = self.outcome == Some(Outcome::Completed);
+        let cancelled = matches!(self.outcome, Some(Outcome::Cancelled(_)));
+        if !completed && !(cancelled && !self.nodes[0].alive) {
             return Err(format!("the job did not complete: {:?}", self.outcome));
         }
-        self.oracle.check_complete()?;
+        if completed {
+            self.boundary.check_complete()?;
+        }
         let of_items = ["Kill", "Break"].iter().filter_map(|name| self.figures.faults.get(*name));
-        if of_items.sum::<u64>() < 2 && self.shape != Shape::Take {
+        if of_items.sum::<u64>() < 2 && !matches!(self.shape, Shape::Take | Shape::ClientDies) {
             return Err("vacuous: fewer than two faults that items had to survive".to_owned());
         }
         // Everybody lets go of it.
@@ -294,12 +329,14 @@ impl Cluster {
             Event::Down(conn, side) => self.conn_down(conn, side),
             Event::Timer(pid, task, at) => self.timer(pid, task, at),
             Event::Unblock(pid, task, key) => self.unblock(pid, task, key),
+            Event::Isolated(pid, task, input) => self.isolated(pid, task, input),
             Event::Ask(pid, task) => self.ask(pid, task),
             Event::Call(pid, task, input, call) => self.call(pid, task, input, call),
             Event::Pulled(pid, task, items, bytes) => self.pulled(pid, task, items, bytes),
             Event::Connect(pid) => self.connect(pid),
             Event::ToEngine(event) => self.engine_event(event),
             Event::EngineTimer(at) => self.engine_timer(at),
+            Event::EngineStart => self.start_engine(),
             Event::ToProcess(session, down) => self.message_arrived(session, *down),
             Event::SessionDown(session) => self.session_down(session),
             Event::Heartbeat(session) => self.heartbeat(session),
@@ -318,6 +355,7 @@ impl Cluster {
             Event::Timer(pid, ..)
             | Event::Unblock(pid, ..)
             | Event::Ask(pid, _)
+            | Event::Isolated(pid, ..)
             | Event::Call(pid, ..)
             | Event::Pulled(pid, ..)
             | Event::Connect(pid)
@@ -328,7 +366,7 @@ impl Cluster {
             Event::ToEngine(_) | Event::EngineTimer(_) => {
                 return (self.engine_frozen_until > self.now).then_some(self.engine_frozen_until);
             }
-            Event::Start(..) => return None,
+            Event::Start(..) | Event::EngineStart => return None,
         };
         let until = self.nodes.get(pid).filter(|node| node.alive)?.frozen_until;
         (until > self.now).then_some(until)

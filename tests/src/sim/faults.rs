@@ -7,8 +7,11 @@ use stageline_protocol::Time;
 use stageline_protocol::control::{ProcessKind, TaskEnd, Up};
 
 use super::cluster::{Cluster, Event};
-use super::network::Pid;
-use super::schedule::{Fault, joining, one_of};
+use super::network::{ACCEPTOR, DIALLER, Pid};
+use super::schedule::{Fault, LEASE, joining, one_of};
+
+/// The first process is the client.
+const CLIENT: Pid = 0;
 
 impl Cluster {
     /// Injects the next fault, if its time has come and there is something to hit.
@@ -17,17 +20,26 @@ impl Cluster {
             self.calm -= 1;
             return;
         }
-        let Some(&(at, fault)) = self.schedule.faults.first() else { return };
-        // Never so late that all is delivered.
-        let due = self.oracle.delivered() >= at.min(self.oracle.expected() / 2);
-        if !self.oracle.is_satisfied() && (!due || self.unacked() == 0) {
+        if self.schedule.faults.is_empty() || (!self.boundary.is_satisfied() && self.unacked() == 0)
+        {
             return;
         }
-        if self.inject(fault) {
-            self.schedule.faults.remove(0);
-            self.count_fault(fault);
-            self.healed = self.healed.max(self.now);
-            self.calm = one_of(&mut self.rng, &[0, 3, 20, 60, 200]);
+        // Never so late that all is delivered.
+        let (delivered, latest) = (self.boundary.delivered(), self.boundary.expected() / 2);
+        let satisfied = self.boundary.is_satisfied();
+        // The first that finds something to hit.
+        for place in 0..self.schedule.faults.len() {
+            let (at, fault) = self.schedule.faults[place];
+            if !satisfied && delivered < at.min(latest) {
+                return;
+            }
+            if self.inject(fault) {
+                self.schedule.faults.remove(place);
+                self.count_fault(fault);
+                self.healed = self.healed.max(self.now);
+                self.calm = one_of(&mut self.rng, &[0, 3, 20, 60, 200]);
+                return;
+            }
         }
     }
 
@@ -54,9 +66,16 @@ impl Cluster {
             Fault::Reset => {
                 let pid = self.rng.usize(..self.nodes.len());
                 let node = &self.nodes[pid];
-                (node.alive && node.session.is_some()).then(|| {
+                let well = match pid {
+                    CLIENT => self.client_is_well(),
+                    _ => !node.has_suspect(),
+                };
+                (node.alive && node.session.is_some() && well).then(|| {
                     self.log.note(self.now, format_args!("RESET {}", self.nodes[pid].name));
                     self.break_session(pid);
+                    if pid == CLIENT {
+                        self.client_well_from = self.now + LEASE / 2;
+                    }
                 })
             }
             Fault::Isolate => self.pick_worker().map(|pid| {
@@ -66,18 +85,44 @@ impl Cluster {
                 self.healed = self.healed.max(until);
                 self.break_session(pid);
             }),
+            Fault::Partition => self.partition(),
+            Fault::CutOff => self.pick_worker().map(|pid| {
+                let until = self.later(50_000, 6_000_000);
+                self.cut_off(pid, until);
+            }),
+            Fault::ClientCutOff => self.client_is_well().then(|| {
+                let until = self.later(50_000, 1_800_000);
+                self.cut_off(CLIENT, until);
+                self.client_well_from = until + LEASE;
+            }),
+            Fault::Freeze if self.chance(3) => self.client_is_well().then(|| {
+                self.log.note(self.now, format_args!("FREEZE client"));
+                let until = self.later(50_000, 1_500_000);
+                self.nodes[CLIENT].frozen_until = until;
+                self.client_well_from = until + LEASE;
+                self.healed = self.healed.max(until);
+            }),
             Fault::Freeze => self.pick_worker().map(|pid| {
                 self.log.note(self.now, format_args!("FREEZE {}", self.nodes[pid].name));
                 let until = self.later(50_000, 7_000_000);
                 self.nodes[pid].frozen_until = until;
                 self.healed = self.healed.max(until);
             }),
+            Fault::KillClient => {
+                let hard = self.rng.u8(..4) > 0;
+                self.kill(CLIENT, hard);
+                Some(())
+            }
             Fault::Stall => {
                 self.log.note(self.now, format_args!("STALL"));
                 self.engine_frozen_until = self.later(100_000, 6_000_000);
                 self.healed = self.healed.max(self.engine_frozen_until);
                 Some(())
             }
+            Fault::Crash => (!self.engine_is_down && self.dies_after.is_none()).then(|| {
+                self.log.note(self.now, format_args!("CRASH"));
+                self.dies_after = Some(self.rng.u32(..12));
+            }),
             Fault::Leave => self.pick_worker().map(|pid| self.leave(pid)),
             Fault::Join => {
                 let functions = joining(&mut self.rng);
@@ -90,7 +135,49 @@ impl Cluster {
         .is_some()
     }
 
-    /// A worker that runs something, and is well.
+    /// Whether the client has had no trouble for long enough to stand some more within its lease.
+    fn client_is_well(&self) -> bool {
+        let client = &self.nodes[CLIENT];
+        client.alive && client.session.is_some() && self.now >= self.client_well_from
+    }
+
+    /// Two processes, one of them a worker, cannot reach each other for a while.
+    fn partition(&mut self) -> Option<()> {
+        let a = self.pick_worker()?;
+        let others: Vec<Pid> =
+            (0..self.nodes.len()).filter(|b| *b != a && self.nodes[*b].alive).collect();
+        let b = one_of(&mut self.rng, &others);
+        let (one, other) = (&self.nodes[a].name, &self.nodes[b].name);
+        self.log.note(self.now, format_args!("PARTITION {one} from {other}"));
+        let until = self.later(50_000, 6_000_000);
+        self.cut_between(a, b, until);
+        Some(())
+    }
+
+    fn cut_between(&mut self, a: Pid, b: Pid, until: Time) {
+        self.healed = self.healed.max(until);
+        for conn in self.network.cut(a, b, until) {
+            // One way may live on a while, and the ends learn of it in their own time.
+            let first = self.rng.usize(..2);
+            self.lose_frames(conn, first);
+            let longer = one_of(&mut self.rng, &[0, 100_000, 1_000_000]);
+            let lost = self.later(0, longer);
+            self.lose_frames_after(conn, 1 - first, lost);
+        }
+    }
+
+    /// A process can reach nobody.
+    fn cut_off(&mut self, pid: Pid, until: Time) {
+        self.log.note(self.now, format_args!("CUT OFF {}", self.nodes[pid].name));
+        self.nodes[pid].isolated_until = until;
+        for other in (0..self.nodes.len()).filter(|other| *other != pid) {
+            self.cut_between(pid, other, until);
+        }
+        self.break_session(pid);
+    }
+
+    /// A worker that runs something, and is well. One that runs a suspect is spared: its end would
+    /// convict an innocent.
     fn pick_worker(&mut self) -> Option<Pid> {
         let well = |pid: &Pid| {
             let node = &self.nodes[*pid];
@@ -99,6 +186,7 @@ impl Cluster {
                 && !node.leaving
                 && node.frozen_until <= self.now
                 && !node.tasks.is_empty()
+                && !node.has_suspect()
         };
         let pids: Vec<Pid> = (0..self.nodes.len()).filter(well).collect();
         (!pids.is_empty()).then(|| one_of(&mut self.rng, &pids))
@@ -135,16 +223,32 @@ impl Cluster {
     /// What is under way to this end may be lost, and it learns only then that nothing comes.
     fn lose_frames(&mut self, conn: usize, side: usize) {
         let lost = self.later(0, 20_000);
+        self.lose_frames_after(conn, side, lost);
+    }
+
+    fn lose_frames_after(&mut self, conn: usize, side: usize, lost: Time) {
         self.network.get(conn).ends[side].lost_after = Some(lost);
         let longest = one_of(&mut self.rng, &[20_000, 200_000, 2_000_000]);
-        self.after(20_000, longest, Event::Down(conn, side));
+        let down = lost + Duration::from_micros(self.rng.u64(..longest));
+        self.at(down, Event::Down(conn, side));
     }
 
     fn break_conn(&mut self, conn: usize) {
         let (link, id) = (self.network.get(conn).link, self.network.get(conn).id);
         self.log.note(self.now, format_args!("BREAK {link} {id}"));
-        self.lose_frames(conn, 0);
-        self.lose_frames(conn, 1);
+        // The way to the acceptor may only be slow: it hears of a newer connection first, and of what
+        // was said on this one later.
+        if self.chance(2) {
+            let lost = self.later(0, 20_000);
+            self.network.get(conn).ends[DIALLER].lost_after = Some(lost);
+            self.at(lost, Event::Down(conn, DIALLER));
+            let (slow, lost) = (self.later(0, 200_000), self.later(200_000, 600_000));
+            self.network.get(conn).ends[ACCEPTOR].arrival(slow);
+            self.lose_frames_after(conn, ACCEPTOR, lost);
+        } else {
+            self.lose_frames(conn, 0);
+            self.lose_frames(conn, 1);
+        }
     }
 
     /// The same worker again, or another in its place.

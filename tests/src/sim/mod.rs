@@ -23,14 +23,14 @@
 mod carrier;
 mod cluster;
 mod faults;
+mod functions;
+mod invariants;
 mod log;
 mod network;
 mod node;
-mod oracle;
 mod schedule;
 mod sessions;
 mod shell;
-mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -48,6 +48,8 @@ pub enum Shape {
     Take,
     /// Everything, from a named source on the workers, which is replaced at its stored position.
     NamedSource,
+    /// Everything, and the client is killed on the way: its job is cancelled everywhere.
+    ClientDies,
 }
 
 /// A run that came out as it should.

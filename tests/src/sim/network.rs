@@ -40,17 +40,32 @@ pub(super) struct ConnEnd {
     pub(super) last: Time,
     /// What would arrive later than this is lost.
     pub(super) lost_after: Option<Time>,
+    /// Closed, but until then its shell still hands on what it had read.
+    pub(super) lingers_until: Time,
 }
 
 impl ConnEnd {
     pub(super) const fn new(pid: Pid, task: TaskId, key: LinkKey) -> Self {
-        Self { pid, task, key, open: true, last: Time::ZERO, lost_after: None }
+        Self {
+            pid,
+            task,
+            key,
+            open: true,
+            last: Time::ZERO,
+            lost_after: None,
+            lingers_until: Time::ZERO,
+        }
     }
 
     /// The moment at which something with this delay arrives: never before what was sent earlier.
     pub(super) fn arrival(&mut self, at: Time) -> Time {
         self.last = self.last.max(at);
         self.last
+    }
+
+    /// Whether what arrives now reaches the task.
+    pub(super) fn hears(&self, now: Time) -> bool {
+        (self.open || now <= self.lingers_until) && !self.loses(now)
     }
 
     pub(super) fn loses(&self, now: Time) -> bool {
@@ -65,9 +80,27 @@ pub(super) struct Network {
     /// By task at an end, key and connection: where a frame of that task goes.
     by_end: BTreeMap<(Pid, TaskId, LinkKey, ConnId), (usize, usize)>,
     living: BTreeSet<usize>,
+    /// Processes that cannot reach each other until then.
+    cuts: Vec<(Pid, Pid, Time)>,
 }
 
 impl Network {
+    /// Two processes cannot reach each other until then. Answers the connections between them.
+    pub(super) fn cut(&mut self, a: Pid, b: Pid, until: Time) -> Vec<usize> {
+        self.cuts.push((a, b, until));
+        let between = |index: &usize| {
+            let pids = self.conns[*index].ends.each_ref().map(|end| end.pid);
+            pids == [a, b] || pids == [b, a]
+        };
+        self.breakable().into_iter().filter(between).collect()
+    }
+
+    /// Until when two processes cannot reach each other, if they cannot.
+    pub(super) fn cut_until(&self, a: Pid, b: Pid, now: Time) -> Option<Time> {
+        let these = |cut: &&(Pid, Pid, Time)| (cut.0, cut.1) == (a, b) || (cut.0, cut.1) == (b, a);
+        self.cuts.iter().filter(these).map(|cut| cut.2).filter(|until| *until > now).max()
+    }
+
     pub(super) fn add(&mut self, conn: Conn) -> usize {
         let index = self.conns.len();
         for (side, end) in conn.ends.iter().enumerate() {

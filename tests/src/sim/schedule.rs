@@ -9,7 +9,7 @@ use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
 use stageline_protocol::task::{Bug, Limits};
 
 use super::Shape;
-use super::oracle::{EXPAND, FILTER, LAST, MAP, NAMES, SOURCE, TERMINAL};
+use super::functions::{EXPAND, FILTER, LAST, MAP, NAMES, SOURCE, TERMINAL};
 
 /// The stages that workers run.
 pub(super) const ON_FLEET: [StageId; 4] = [MAP, FILTER, EXPAND, LAST];
@@ -64,14 +64,27 @@ pub(super) enum Fault {
     Reset,
     /// A worker cannot reach the coordinator until it counts as dead; its links live on.
     Isolate,
-    /// A worker stands still, and then goes on as if nothing had been.
+    /// Two processes cannot reach each other for a while, shorter or longer than a lease; one of them
+    /// may hear the other for longer.
+    Partition,
+    /// A worker can reach nobody for a while.
+    CutOff,
+    /// The client can reach nobody, for less than its lease.
+    ClientCutOff,
+    /// A process stands still, and then goes on as if nothing had been; a client for less than its
+    /// lease.
     Freeze,
     /// The coordinator stands still for a while.
     Stall,
+    /// The coordinator is gone, perhaps in the middle of what it is doing, and back after a while with
+    /// what it had stored.
+    Crash,
     /// A worker is asked to leave.
     Leave,
     /// Another worker joins.
     Join,
+    /// The client is gone.
+    KillClient,
 }
 
 impl Schedule {
@@ -83,7 +96,7 @@ impl Schedule {
             limits: limits(rng, bug),
             least_window: rng.u64(16..=256),
             workers: workers(rng, shape),
-            faults: faults(rng, roots),
+            faults: faults(rng, shape, roots),
             pace: pace(rng),
             pipeline,
         }
@@ -175,8 +188,11 @@ fn function(rng: &mut Rng, stage: StageId) -> Function {
 }
 
 /// Two faults at least that items unacked must survive, and some more.
-fn faults(rng: &mut Rng, roots: u64) -> Vec<(u64, Fault)> {
-    use Fault::{Break, Freeze, Isolate, Join, Kill, Leave, Reset, Stall};
+fn faults(rng: &mut Rng, shape: Shape, roots: u64) -> Vec<(u64, Fault)> {
+    use Fault::{
+        Break, ClientCutOff, Crash, CutOff, Freeze, Isolate, Join, Kill, KillClient, Leave,
+        Partition, Reset, Stall,
+    };
     let mut faults = Vec::new();
     let moment = |rng: &mut Rng| rng.u64(0..roots / 2);
     for _ in 0..rng.usize(2..=4) {
@@ -187,12 +203,32 @@ fn faults(rng: &mut Rng, roots: u64) -> Vec<(u64, Fault)> {
             faults.push((at, one_of(rng, &[Kill, Break, Break])));
         }
     }
-    for _ in 0..rng.usize(0..=3) {
-        let also = [Break, Reset, Reset, Isolate, Freeze, Leave, Stall];
+    for _ in 0..rng.usize(0..=4) {
+        let also = [
+            Break,
+            Reset,
+            Reset,
+            Isolate,
+            Partition,
+            Partition,
+            CutOff,
+            ClientCutOff,
+            Freeze,
+            Leave,
+            Leave,
+            Stall,
+        ];
         faults.push((moment(rng), one_of(rng, &also)));
+    }
+    for _ in 0..one_of(rng, &[0, 0, 1, 1, 2]) {
+        faults.push((moment(rng), Crash));
     }
     faults.push((moment(rng), Join));
     faults.sort();
+    if shape == Shape::ClientDies {
+        faults.truncate(rng.usize(1..=faults.len()));
+        faults.push((moment(rng), KillClient));
+    }
     faults
 }
 

@@ -1,12 +1,13 @@
 //! Sessions between the processes and the coordinator: delayed, kept in order, and broken now and
 //! then; and the coordinator's own shell.
 
-use stageline_coordinator::engine::{self, Command, SessionId};
-use stageline_coordinator::store::Record;
+use stageline_coordinator::engine::{self, Command, Engine, SessionId};
+use stageline_coordinator::store::Store;
 use stageline_protocol::control::{
     Down, Function, JobPhase, JobView, ProcessKind, Submit, TaskEnd, Up,
 };
-use stageline_protocol::{Incarnation, Time};
+use stageline_protocol::suspect::Verdict;
+use stageline_protocol::{Incarnation, Term, Time};
 
 use super::cluster::{Cluster, Event};
 use super::network::Pid;
@@ -23,6 +24,8 @@ pub(super) struct Session {
     /// What would arrive later is lost, either way.
     lost_after: Option<Time>,
     open: bool,
+    /// The life of the coordinator that it is with.
+    term: Term,
 }
 
 impl Cluster {
@@ -49,10 +52,21 @@ impl Cluster {
             self.at(until, Event::Connect(pid));
             return Ok(());
         }
+        if self.engine_is_down {
+            self.after(10_000, 500_000, Event::Connect(pid));
+            return Ok(());
+        }
         let id = SessionId(self.sessions.len() as u64 + 1);
         let hello = node.hello();
         let zero = Time::ZERO;
-        let session = Session { pid, last_up: zero, last_down: zero, lost_after: None, open: true };
+        let session = Session {
+            pid,
+            last_up: zero,
+            last_down: zero,
+            lost_after: None,
+            open: true,
+            term: self.term,
+        };
         self.sessions.insert(id, session);
         self.nodes[pid].session = Some(id);
         self.log.note(self.now, format_args!("{} opens session {}", hello.name, id.0));
@@ -138,6 +152,16 @@ impl Cluster {
     }
 
     pub(super) fn engine_event(&mut self, event: engine::Event) -> Result<(), String> {
+        let session = match &event {
+            engine::Event::SessionOpened { session, .. }
+            | engine::Event::Message { session, .. }
+            | engine::Event::SessionClosed { session } => Some(session),
+            engine::Event::CancelJob { .. } => None,
+        };
+        let session = session.and_then(|id| self.sessions.get(id));
+        if self.engine_is_down || session.is_some_and(|session| session.term != self.term) {
+            return Ok(());
+        }
         match &event {
             engine::Event::SessionOpened { session, hello } => {
                 self.log.note(self.now, format_args!("session {} of {}", session.0, hello.name));
@@ -162,19 +186,23 @@ impl Cluster {
 
     fn drive_engine(&mut self) -> Result<(), String> {
         while let Some(command) = self.engine.poll_command() {
+            if self.dies_after == Some(0) {
+                self.kill_engine();
+                return Ok(());
+            }
+            self.dies_after = self.dies_after.map(|left| left - 1);
             match command {
                 Command::Send { session, message } => {
-                    self.check_stored(&message)?;
+                    self.stored.announced(&message)?;
                     self.down(session, Event::ToProcess(session, Box::new(message)));
                 }
                 Command::CloseSession { session } => {
                     self.down(session, Event::SessionDown(session));
                 }
-                Command::Persist(Record::Epochs { highest, .. }) => self.stored_epoch = highest,
-                Command::Persist(Record::Position { position, .. }) => {
-                    self.stored_position = position;
+                Command::Persist(record) => {
+                    self.stored.put(&record);
+                    self.store.put(&[record]).map_err(|error| error.to_string())?;
                 }
-                Command::Persist(_) => {}
             }
         }
         if let Some(at) = self.engine.poll_timeout() {
@@ -187,17 +215,33 @@ impl Cluster {
         Ok(())
     }
 
-    /// No epoch is announced before it is stored.
-    fn check_stored(&self, message: &Down) -> Result<(), String> {
-        match message {
-            Down::View(view) if view.highest_epoch > self.stored_epoch => {
-                Err(format!("announced {}, stored only {}", view.highest_epoch, self.stored_epoch))
+    /// The coordinator is gone, and what it had stored is all that is left of it.
+    fn kill_engine(&mut self) {
+        self.log.note(self.now, format_args!("the coordinator dies"));
+        (self.dies_after, self.engine_timer, self.engine_is_down) = (None, None, true);
+        let open: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| s.open).map(|(id, _)| *id).collect();
+        for id in open {
+            let lost = self.later(0, 10_000);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.lost_after = Some(lost);
             }
-            Down::View(view) if view.positions.values().any(|at| *at > self.stored_position) => {
-                Err(format!("announced {:?}, not stored", view.positions))
-            }
-            _ => Ok(()),
+            self.after(10_000, 100_000, Event::SessionDown(id));
         }
+        let back = self.later(10_000, 6_000_000);
+        self.healed = self.healed.max(back);
+        self.at(back, Event::EngineStart);
+    }
+
+    /// It is started again, with its store.
+    pub(super) fn start_engine(&mut self) -> Result<(), String> {
+        self.term = Term(self.term.0 + 1);
+        self.log.note(self.now, format_args!("the coordinator is back, in term {}", self.term));
+        let stored = self.store.stored();
+        self.engine = Engine::restore(self.term, self.config.clone(), self.now, stored)
+            .map_err(|error| error.to_string())?;
+        self.engine_is_down = false;
+        self.drive_engine()
     }
 
     fn down(&mut self, id: SessionId, event: Event) {
@@ -221,6 +265,19 @@ impl Cluster {
             Down::Welcome(_) => Ok(()),
             Down::Alive => self.coordinator_heard(pid),
             Down::View(view) => self.view_arrived(pid, *view),
+            Down::Verdicts(said) => {
+                let now = self.now;
+                let Some(running) = self.nodes[pid].tasks.get_mut(&said.task) else {
+                    return Ok(());
+                };
+                for (lineage, verdict) in &said.verdicts {
+                    self.log.note(now, format_args!("{}: {lineage} {verdict:?}", said.task));
+                    self.figures.asked += 1;
+                    self.figures.alone += u64::from(*verdict == Verdict::Start);
+                    running.task.verdict(now, lineage, verdict);
+                }
+                self.drive(pid, said.task)
+            }
             Down::Status(status) => {
                 if let JobPhase::Ended(outcome) = status.phase {
                     self.log.note(self.now, format_args!("the job ended: {outcome:?}"));

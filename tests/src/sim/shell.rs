@@ -9,9 +9,10 @@ use stageline_protocol::{Body, Encoding, Lineage, TaskId, Time};
 
 use super::Shape;
 use super::cluster::{Cluster, Event};
+use super::functions::{self, EXPAND};
+use super::invariants::{own, window};
 use super::network::Pid;
 use super::node::Running;
-use super::oracle::{self, EXPAND};
 
 /// How far a function is with its input.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Cluster {
     pub(super) fn drive(&mut self, pid: Pid, id: TaskId) -> Result<(), String> {
         let busy = self.chance(self.schedule.pace.busy_shells);
         let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
-        running.task.check_invariants()?;
+        own::check(&running.task)?;
         if running.asked {
             return Ok(());
         }
@@ -106,7 +107,7 @@ impl Cluster {
         }
         self.set_timer(pid, id);
         match self.nodes[pid].tasks.get(&id) {
-            Some(running) => running.task.check_invariants(),
+            Some(running) => own::check(&running.task),
             None => Ok(()),
         }
     }
@@ -131,11 +132,7 @@ impl Cluster {
         }
         running.timer = None;
         running.task.handle_timeout(now);
-        if let Some(next) = running.task.poll_timeout()
-            && next <= now
-        {
-            return Err(format!("{id}: its timer does not advance: {next:?} at {now:?}"));
-        }
+        own::advances(&running.task, now)?;
         self.drive(pid, id)
     }
 
@@ -148,8 +145,8 @@ impl Cluster {
                 }
             }
             Effect::Start { input, lineage, body } => {
-                let terminal = id.stage == oracle::TERMINAL;
-                let call = match oracle::decode(&body) {
+                let terminal = id.stage == functions::TERMINAL;
+                let call = match functions::decode(&body) {
                     _ if terminal => Call::Deliver(lineage, body),
                     Some(value) => Call::Begin(value),
                     None => return Err(format!("{id}: started {lineage}, which is no value")),
@@ -165,9 +162,26 @@ impl Cluster {
             Effect::Pull { items, bytes } => {
                 self.after(0, self.schedule.pace.call[0], Event::Pulled(pid, id, items, bytes));
             }
-            Effect::Abort | Effect::Report | Effect::End(_) => {}
+            // Nobody is killed by an item here, so the process need not really be empty.
+            Effect::Isolate { input, .. } => {
+                self.after(10, 1_000, Event::Isolated(pid, id, input));
+            }
+            Effect::Drop { input } => {
+                if let Some(running) = self.nodes[pid].tasks.get_mut(&id) {
+                    running.backoff.remove(&input);
+                }
+            }
+            Effect::Rejoin { .. } | Effect::Abort | Effect::Report | Effect::End(_) => {}
         }
         Ok(())
+    }
+
+    /// The process is empty for a suspect.
+    pub(super) fn isolated(&mut self, pid: Pid, id: TaskId, input: u64) -> Result<(), String> {
+        let (now, crowded) = (self.now, self.chance(10));
+        let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
+        running.task.isolated(now, input, crowded);
+        self.drive(pid, id)
     }
 
     fn call_later(&mut self, pid: Pid, id: TaskId, input: u64, call: Call) {
@@ -196,12 +210,12 @@ impl Cluster {
             Call::Begin(value) => self.go_on(pid, id, input, value, 0, &name),
             Call::Made(value, made) => self.go_on(pid, id, input, value, made, &name),
             // It wanted no more, and was told so: what was handed to it is dropped.
-            Call::Deliver(..) if self.oracle.is_satisfied() => return Ok(()),
+            Call::Deliver(..) if self.boundary.is_satisfied() => return Ok(()),
             Call::Deliver(lineage, body) => {
                 running.task.finish(now, input, Finished::Nothing);
                 self.log.note(now, format_args!("delivered {lineage}"));
-                self.oracle.deliver(&lineage, &body)?;
-                if self.oracle.is_satisfied() {
+                self.boundary.deliver(&lineage, &body)?;
+                if self.boundary.is_satisfied() {
                     self.log.note(now, format_args!("CUT"));
                     running.task.cut_inputs(now);
                 }
@@ -214,16 +228,16 @@ impl Cluster {
         let now = self.now;
         let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return };
         if id.stage == EXPAND
-            && let Some(output) = oracle::expansion(value).get(made)
+            && let Some(output) = functions::expansion(value).get(made)
         {
             if !running.task.can_emit() {
                 let again = Event::Call(pid, id, input, Call::Made(value, made));
                 return self.after(1_000, 5_000, again);
             }
-            running.task.emit(now, input, Encoding::Raw, oracle::encode(*output));
+            running.task.emit(now, input, Encoding::Raw, functions::encode(*output));
             return self.call_later(pid, id, input, Call::Made(value, made + 1));
         }
-        let finished = oracle::call(id.stage, value, name);
+        let finished = functions::call(id.stage, value, name);
         running.task.finish(now, input, finished);
     }
 
@@ -241,8 +255,8 @@ impl Cluster {
         let mut roots = Vec::new();
         let mut size = 0;
         while (roots.len() as u64) < wanted && size < bytes {
-            let body = oracle::root_body(self.seed, running.next_root);
-            size += oracle::size_of(&body);
+            let body = functions::root_body(self.seed, running.next_root);
+            size += functions::size_of(&body);
             running.next_root += 1;
             roots.push(body);
         }
@@ -257,14 +271,11 @@ impl Cluster {
         let admitted = running.task.admitted().unwrap_or(0);
         // A named source's window begins at what is stored, which its watermark may be ahead of.
         let watermark =
-            if self.shape == Shape::NamedSource { self.stored_position } else { source.watermark };
+            if self.shape == Shape::NamedSource { self.stored.position } else { source.watermark };
         if let Some(most) = self.schedule.pipeline.max_in_flight
             && count > 0
-            && admitted > watermark + most
         {
-            return Err(format!(
-                "{id}: admitted {admitted}, {most} above the watermark {watermark}"
-            ));
+            window::check(id, admitted, watermark, most)?;
         }
         self.drive(pid, id)
     }

@@ -1,5 +1,6 @@
 //! Where the links of other processes arrive.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,11 +10,13 @@ use stageline_proto::v1::link_server::{Link, LinkServer};
 use stageline_proto::{MAX_MESSAGE, Wire, v1};
 use stageline_protocol::Frame;
 use stageline_protocol::frame::{Close, CloseReason, Open, Role};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::dial::{self, CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, STREAM_WINDOW};
@@ -72,32 +75,39 @@ impl Listener {
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// The connections as they come.
+    pub fn connections(self) -> impl Stream<Item = io::Result<TcpStream>> + Send + 'static {
+        TcpListenerStream::new(self.listener).map(|stream| {
+            stream.inspect(|stream| {
+                let _slower_at_worst = stream.set_nodelay(true);
+            })
+        })
+    }
 }
 
-/// Serves the links of other processes until `stop` is cancelled.
+/// Serves the links of other processes, over connections of any kind, until `stop` is cancelled.
 ///
 /// # Errors
 /// When the listener itself breaks; a peer never breaks it.
-pub async fn serve_links(
-    listener: Listener,
+pub async fn serve_links<C>(
+    connections: impl Stream<Item = io::Result<C>>,
     node: NodeHandle,
     stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+{
     let service = LinkServer::new(Links { node })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let incoming = TcpListenerStream::new(listener.listener).map(|stream| {
-        stream.inspect(|stream| {
-            let _slower_at_worst = stream.set_nodelay(true);
-        })
-    });
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
 use super::link::{Inbox, OutboundStream};
+use super::network::Dialler;
 use super::task::{Event, TaskSender};
 
 /// HTTP/2 windows of the transport. They are not the flow control, credits are: so they are wide,
@@ -29,12 +30,17 @@ const WARN_EVERY: u64 = 10;
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
 /// One transport connection for each address, shared by all links to it while any of them lives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Transports {
+    dialler: Dialler,
     by_address: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
 impl Transports {
+    pub(super) fn new(dialler: Dialler) -> Self {
+        Self { dialler, by_address: Arc::default() }
+    }
+
     fn get(&self, address: &str) -> Result<Channel, String> {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = by_address.get(address) {
@@ -42,15 +48,15 @@ impl Transports {
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| format!("{address:?} is not an address: {e}"))?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_stream_window_size(STREAM_WINDOW)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(false)
-            .connect_lazy();
+            .keep_alive_while_idle(false);
+        let channel = self.dialler.connect_lazy(&endpoint);
         by_address.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -9,7 +9,8 @@
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item.
 //! - `gate`: what is in process, beside each other or one suspect alone.
-//! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory.
+//! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
+//!   under gRPC.
 
 mod accept;
 mod census;
@@ -18,6 +19,7 @@ mod gate;
 mod handle;
 mod job;
 mod link;
+mod network;
 mod node;
 mod routes;
 mod session;
@@ -27,6 +29,7 @@ mod work;
 pub use accept::{ListenError, Listener, serve_links};
 pub use handle::NodeHandle;
 pub use job::{JobUpdate, LocalJob, LocalStage};
+pub use network::Dialler;
 pub use node::{Node, NodeConfig, Stopped};
 pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
 pub use work::{Delivery, RootStream};

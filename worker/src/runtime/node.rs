@@ -28,6 +28,7 @@ use super::dial::Transports;
 use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
+use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
 use super::task::{Event, TaskLoop};
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub registry: Arc<Registry>,
     /// Sizes and times of its tasks.
     pub limits: Limits,
+    /// How its tasks reach those of other processes.
+    pub dialler: Dialler,
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.
     pub give_up: Option<Duration>,
@@ -131,6 +134,7 @@ impl Node {
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
         let handle = NodeHandle { events: sender, routes, counters: Counters::default(), welcome };
+        let transports = Transports::new(config.dialler.clone());
         let node = Self {
             config,
             incarnation,
@@ -142,7 +146,7 @@ impl Node {
             session_lost: None,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
-            transports: Transports::default(),
+            transports,
             gate: Gate::default(),
             loops: JoinSet::new(),
             handles: BTreeMap::new(),

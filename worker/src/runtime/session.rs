@@ -14,6 +14,7 @@ use tonic::transport::Endpoint;
 
 use super::dial::{KEEPALIVE, KEEPALIVE_TIMEOUT};
 use super::handle::NodeEvent;
+use super::network::Dialler;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(2);
@@ -51,19 +52,27 @@ pub trait SessionOpener: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct GrpcSession {
     address: String,
+    dialler: Dialler,
 }
 
 impl GrpcSession {
     /// To the coordinator at `HOST:PORT`.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into() }
+        Self { address: address.into(), dialler: Dialler::default() }
+    }
+
+    /// Reached that way. Default: TCP.
+    #[must_use]
+    pub fn over(mut self, dialler: Dialler) -> Self {
+        self.dialler = dialler;
+        self
     }
 }
 
 impl SessionOpener for GrpcSession {
     fn open(&self) -> SessionFuture {
-        let address = self.address.clone();
+        let Self { address, dialler } = self.clone();
         Box::pin(async move {
             let fail = |reason: String| SessionError { address: address.clone(), reason };
             let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -73,7 +82,7 @@ impl SessionOpener for GrpcSession {
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                 .keep_alive_while_idle(true);
-            let channel = endpoint.connect().await.map_err(|e| fail(root_cause(&e)))?;
+            let channel = dialler.connect(&endpoint).await.map_err(|e| fail(root_cause(&e)))?;
             let (up, outbox) = mpsc::unbounded_channel::<Up>();
             let outbound = UnboundedReceiverStream::new(outbox).map(|up| up.encode());
             let response = SessionClient::new(channel)

@@ -3,6 +3,7 @@
 
 mod ending;
 mod leases;
+mod leaving;
 mod placing;
 mod random;
 mod restart;

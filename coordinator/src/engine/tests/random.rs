@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use stageline_protocol::control::{JobPhase, ProcessKind, SourceReport, TaskEnd, Up};
+use stageline_protocol::control::{JobPhase, ProcessKind, SourceReport, TaskEnd, TaskPlan, Up};
 use stageline_protocol::pipeline::{Op, Pipeline, Site, Stage};
 use stageline_protocol::{JobId, StageId};
 
@@ -17,6 +17,7 @@ enum Act {
     Join(u8),
     Disconnect(usize),
     Connect(usize),
+    Leaving(usize),
     Goodbye(usize),
     Submit(usize, u8, u64),
     Cancel(u64),
@@ -34,6 +35,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => (0u8..6).prop_map(Act::Join),
         1 => who.clone().prop_map(Act::Disconnect),
         1 => who.clone().prop_map(Act::Connect),
+        1 => who.clone().prop_map(Act::Leaving),
         1 => who.clone().prop_map(Act::Goodbye),
         2 => (who.clone(), 0u8..4, 1u64..4).prop_map(|(who, kind, job)| Act::Submit(who, kind, job)),
         1 => (1u64..4).prop_map(Act::Cancel),
@@ -100,6 +102,7 @@ fn perform(world: &mut World, act: &Act) {
         Act::Join(kind) => join(world, kind),
         Act::Disconnect(n) => world.disconnect(pick(n)),
         Act::Connect(n) => world.connect(pick(n)),
+        Act::Leaving(n) => world.say(pick(n), Up::Leaving),
         Act::Goodbye(n) => world.say(pick(n), Up::Goodbye),
         Act::Submit(n, kind, job) => {
             world.submit_waiting(pick(n), JobId(job), pipeline(kind), Duration::from_secs(5));
@@ -127,10 +130,13 @@ fn tell(world: &mut World, who: Who, figure: u64, kind: u8) {
         }
         let process = &mut world.processes[who.0];
         let view = &process.views[&job];
-        let slots: BTreeMap<_, _> = view.tasks.iter().map(|plan| (plan.id, plan.slots)).collect();
+        let slots: BTreeMap<_, _> = {
+            let given = |plan: &TaskPlan| if plan.drain { 0 } else { plan.slots };
+            view.tasks.iter().map(|plan| (plan.id, given(plan))).collect()
+        };
         for task in process.tasks.entry(job).or_default().values_mut() {
             // A process that has applied its view starts nothing beyond its slots; what is in use
-            // beyond them only shrinks.
+            // beyond them, or while it drains, only shrinks.
             let slots = slots.get(&task.id).map_or(0, |slots| u64::from(*slots));
             task.stats.busy = if kind & 1 == 0 {
                 figure.min(slots.max(task.stats.busy))
@@ -238,6 +244,7 @@ fn the_random_stories_are_not_empty() {
             "MissingStage",
             "Internal",
             "counts as dead",
+            "drain: true",
             "pause_sources: true",
             "cut: [ChannelId",
         ] {

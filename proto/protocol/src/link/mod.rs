@@ -25,7 +25,7 @@ pub use receiver::{Receiver, Resumed};
 pub use sender::{Freed, Sender};
 
 /// What a peer did that the protocol forbids. Its link is closed; the process lives on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Hash)]
 pub enum Violation {
     /// More items than were granted.
     #[error("sent {sent} items with leave for {limit}")]

@@ -10,7 +10,7 @@ use crate::ring::Ring;
 use super::Violation;
 
 /// An item that is held: received, not settled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Held {
     input: u64,
     size: u64,
@@ -19,7 +19,7 @@ struct Held {
 }
 
 /// A connection that the sender may still speak of, and how its numbers relate to today's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Candidate {
     conn: ConnId,
     acked: Settled,
@@ -28,7 +28,7 @@ struct Candidate {
 }
 
 /// The older connection's numbers of what was carried over: `held[i]` has the number `i` now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Previous {
     conn: ConnId,
     acked: Settled,
@@ -36,7 +36,7 @@ struct Previous {
 }
 
 /// What became of the held items when a new connection took over.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Resumed {
     /// Inputs with the numbers that they have now.
@@ -46,7 +46,7 @@ pub struct Resumed {
 }
 
 /// The downstream end of a link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Receiver {
     policy: LinkPolicy,
     conn: Option<ConnId>,
@@ -99,6 +99,12 @@ impl Receiver {
     #[must_use]
     pub const fn policy(&self) -> LinkPolicy {
         self.policy
+    }
+
+    /// Whether it has never been connected, or has been given up since: it has nothing to tell.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.conn.is_none()
     }
 
     /// The sender dialled, and resumes from that connection (none: it holds nothing of this link).

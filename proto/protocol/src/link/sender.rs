@@ -10,14 +10,14 @@ use crate::time::Time;
 use super::Violation;
 
 /// An item that was sent and is retained, and the input that it was made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Retained {
     item: Item,
     input: u64,
 }
 
 /// A newer connection that becomes the current one with its first grant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Next {
     conn: ConnId,
     summary: Option<Summary>,
@@ -25,17 +25,19 @@ struct Next {
 }
 
 /// What a frame set free.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Freed {
     /// The inputs of items that are acked, one entry an item.
     pub acked: Vec<u64>,
     /// Items to be sent again by somebody, with their inputs, oldest first.
     pub resend: Vec<(Item, u64)>,
+    /// Items that were given back unstarted, with their inputs, oldest first.
+    pub returned: Vec<(Item, u64)>,
 }
 
 /// The upstream end of a link.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Sender {
     /// The connection that the numbers speak of.
     conn: Option<ConnId>,
@@ -56,7 +58,7 @@ pub struct Sender {
     announced: Announced,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Announced {
     backlog: u64,
     forfeited: u64,
@@ -275,7 +277,7 @@ impl Sender {
             for number in range {
                 if let Some(entry) = self.retained.remove(number) {
                     self.retained_bytes -= entry.item.size();
-                    freed.resend.push((entry.item, entry.input));
+                    freed.returned.push((entry.item, entry.input));
                 }
             }
         }
@@ -283,7 +285,7 @@ impl Sender {
         for number in self.framed..self.retained.next() {
             if let Some(entry) = self.retained.remove(number) {
                 self.retained_bytes -= entry.item.size();
-                freed.resend.push((entry.item, entry.input));
+                freed.returned.push((entry.item, entry.input));
             }
         }
         self.framed = self.retained.next();

@@ -86,7 +86,7 @@ impl Pair {
     fn freed(&mut self, freed: Freed) {
         self.acked.extend(freed.acked);
         self.resent += freed.resend.len();
-        for entry in freed.resend.into_iter().rev() {
+        for entry in freed.resend.into_iter().chain(freed.returned).rev() {
             self.queue.push_front(entry);
         }
     }

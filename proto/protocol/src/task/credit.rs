@@ -16,7 +16,7 @@ const MEASURE_EVERY: Duration = Duration::from_millis(50);
 /// No buffer is larger; byte credits bound large items long before this.
 const LARGEST_BUFFER: u64 = 65_536;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Pool {
     /// Whether the shares may have to change.
     pub(super) changed: bool,

@@ -13,7 +13,7 @@ use super::Bug;
 use super::{Effect, Finished, LinkKey, Task};
 
 /// An input that is not settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Input {
     pub(super) origin: Origin,
     pub(super) lineage: Lineage,
@@ -32,7 +32,7 @@ pub(super) struct Input {
 }
 
 /// Where an input came from, and so where its ack goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Origin {
     /// A number of a link's current connection.
     Link(LinkKey, u64),
@@ -42,7 +42,7 @@ pub(super) enum Origin {
     Orphan,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum State {
     Queued,
     /// In a slot; marked, it may not start yet.
@@ -118,6 +118,10 @@ impl Task {
 
     fn apply(&mut self, now: Time, input: u64, item: Item) {
         let counts = u64::from(item.body != Body::End);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::NoDeduplication) && item.body != Body::End {
+            return self.enqueue(input, item.body);
+        }
         match self.applied.apply(&item.lineage, input) {
             Verdict::Fresh if item.body == Body::End => self.complete(now, input),
             Verdict::Fresh => self.enqueue(input, item.body),
@@ -411,14 +415,22 @@ impl Task {
         for input in asking.into_iter().chain(std::mem::take(&mut self.ready)) {
             if let Some(entry) = self.ledger.remove(input)
                 && let Origin::Link(key, number) = entry.origin
-                && let Some(link) = self.in_links.get_mut(&key)
             {
-                link.receiver.give_back(number);
+                self.give_back(key, number..number + 1);
             }
         }
         for (key, link) in &mut self.in_links {
             link.receiver.withdraw();
             self.dirty.insert(*key);
+        }
+    }
+
+    /// Gives back numbers of a link that are no inputs.
+    pub(super) fn give_back(&mut self, key: LinkKey, numbers: std::ops::Range<u64>) {
+        if let Some(link) = self.in_links.get_mut(&key) {
+            for number in numbers {
+                link.receiver.give_back(number);
+            }
         }
     }
 
@@ -448,8 +460,11 @@ impl Task {
         oldest
     }
 
-    /// Slots in use, and inputs that wait for one.
+    /// Slots in use, and inputs that wait for one. A task that drains gives away no slot that an
+    /// input will want back after its pause.
     pub(super) fn occupancy(&self) -> (u64, u64) {
-        (self.busy.into(), (self.ready.len() + self.resuming.len()) as u64)
+        let pausing = |input: &&Input| self.draining && input.state == State::Backoff;
+        let pausing = self.ledger.iter().map(|(_, input)| input).filter(pausing).count();
+        (u64::from(self.busy) + pausing as u64, (self.ready.len() + self.resuming.len()) as u64)
     }
 }

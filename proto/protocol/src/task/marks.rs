@@ -22,7 +22,7 @@ use super::{Effect, Finished, Task};
 const MOST: usize = 1_024;
 
 /// The marked inputs of a task that are, or want to be, in process.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Marks {
     inputs: BTreeMap<u64, Mark>,
     /// Expansions that ran alone and wait for room.
@@ -31,13 +31,13 @@ pub(super) struct Marks {
     urgent: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Mark {
     lineage: Lineage,
     phase: Phase,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Asking,
     /// Told to run alone: the shell empties the process.

@@ -20,11 +20,14 @@
 //! upstream task that is gone leaves orphans: those not started are dropped (somebody upstream still
 //! holds them), those running go on, and acks for them have nobody to go to.
 //!
+//! A task that is to leave goes in good order instead: see `leave`.
+//!
 //! What a downstream task that is gone had not acked is marked, for its process may have died of it: a
 //! marked input asks the coordinator before it starts (`marks`), and its outputs are marked.
 
 mod credit;
 mod inputs;
+mod leave;
 mod marks;
 mod outputs;
 mod peers;
@@ -57,7 +60,7 @@ use outputs::OutPort;
 use wire::Wire;
 
 /// Sizes and times of a task. [`Limits::default`] is what design and benchmarks settled on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The byte window of each input link. Default 2 MiB.
     pub window_bytes: u64,
@@ -99,16 +102,45 @@ impl Default for Limits {
 
 /// Deliberate defects, for tests of the tests.
 #[cfg(any(test, feature = "planted-bugs"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Bug {
     /// An input is acked when its outputs are sent, not when they are acked.
     EarlyAck,
+    /// An input is acked when the first of its outputs is.
+    AckedAfterFirstChild,
     /// A copy is acked although the first is not safe yet.
     DuplicateAckedFirst,
+    /// A boundary applies copies, too.
+    NoDeduplication,
     /// Some credit is never granted anew.
     LostCredit,
     /// One unacked item is not sent again when its link is lost.
     ForgottenUnacked,
+    /// A task that has been replaced may connect.
+    StaleEpochAccepted,
+    /// A frame of a superseded connection counts for the present one.
+    OldConnectionAccepted,
+    /// A source announces the root that holds it up as finished.
+    WatermarkTooHigh,
+    /// What is given back unstarted counts as acked.
+    ReturnTakenAsAck,
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::EarlyAck,
+        Self::AckedAfterFirstChild,
+        Self::DuplicateAckedFirst,
+        Self::NoDeduplication,
+        Self::LostCredit,
+        Self::ForgottenUnacked,
+        Self::StaleEpochAccepted,
+        Self::OldConnectionAccepted,
+        Self::WatermarkTooHigh,
+        Self::ReturnTakenAsAck,
+    ];
 }
 
 /// A link, as its task sees it: the channel, and the task at the other end.
@@ -121,7 +153,7 @@ pub struct LinkKey {
 }
 
 /// What a task should be like, as far as others decide it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// How many items it may run at a time.
     pub slots: u32,
@@ -142,7 +174,7 @@ pub struct Plan {
 }
 
 /// Which end of a link dials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dials {
     /// This one.
     We,
@@ -151,7 +183,7 @@ pub enum Dials {
 }
 
 /// What the shell is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Dial the peer and send this frame first. Answer with frames, or with [`Task::on_down`].
     Dial(LinkKey, Box<Open>),
@@ -208,7 +240,7 @@ pub enum Effect {
 }
 
 /// How a function call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Finished {
     /// A map's output.
     One(Encoding, Bytes),
@@ -223,7 +255,7 @@ pub enum Finished {
 }
 
 /// One task. See the module's story.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Task {
     id: TaskId,
     job: JobId,
@@ -251,6 +283,8 @@ pub struct Task {
     applied: Applied,
     window: Option<Window>,
     source: source::State,
+    /// The sources of the pipeline.
+    sources: BTreeSet<StageId>,
     /// Per source: the highest watermark seen.
     watermarks: BTreeMap<StageId, u64>,
     cut: BTreeSet<ChannelId>,
@@ -267,11 +301,12 @@ pub struct Task {
 }
 
 /// An input link.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct InLink {
     wire: Wire,
     receiver: Receiver,
     flush: bool,
+    done: leave::Done,
 }
 
 impl Task {
@@ -311,6 +346,11 @@ impl Task {
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
             source: source::State::new(stage.site == Site::Fleet),
+            sources: (0..)
+                .zip(&pipeline.stages)
+                .filter(|(_, stage)| stage.op == Op::Source)
+                .map(|(id, _)| StageId(id))
+                .collect(),
             watermarks: if is_source { [(id.stage, position)].into() } else { BTreeMap::new() },
             cut: BTreeSet::new(),
             draining: false,
@@ -342,16 +382,6 @@ impl Task {
         self.effects.pop_front()
     }
 
-    /// Stops taking items: gives back what has not started, and ends when all else is acked.
-    pub fn drain(&mut self, now: Time) {
-        if self.draining {
-            return;
-        }
-        self.draining = true;
-        self.give_back_queued();
-        self.settle_down(now);
-    }
-
     const fn policy(&self) -> LinkPolicy {
         LinkPolicy { window_bytes: self.limits.window_bytes, max_payload: self.limits.max_payload }
     }
@@ -373,14 +403,6 @@ impl Task {
                 link.flush = true;
                 self.dirty.insert(*key);
             }
-        }
-    }
-
-    /// A draining task is over when all is acked and its last acks have gone out.
-    fn end_if_drained(&mut self) {
-        let told = |link: &InLink| !link.wire.is_up() || !link.receiver.has_settled();
-        if self.draining && self.ledger.is_empty() && self.in_links.values().all(told) {
-            self.end(TaskEnd::Stopped);
         }
     }
 

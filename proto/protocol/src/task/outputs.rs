@@ -15,7 +15,7 @@ use super::wire::Wire;
 use super::{LinkKey, Task};
 
 /// One output channel, with its links to the tasks downstream.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutPort {
     pub(super) channel: ChannelId,
     pub(super) downstream: StageId,
@@ -30,19 +30,30 @@ pub(super) struct OutPort {
     last: Option<LinkKey>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct OutLink {
     pub(super) wire: Wire,
     pub(super) sender: Sender,
     pub(super) flush: bool,
+    /// One of the two ends is done with the link: the other is told, and it closes.
+    pub(super) done: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Queued {
     item: Item,
     input: u64,
-    /// Whether it is sent for the first time.
-    first: bool,
+    turn: Turn,
+}
+
+/// Which sending of an item it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Turn {
+    First,
+    /// It was given back unstarted.
+    Returned,
+    /// A link or a task went away.
+    Again,
 }
 
 impl OutPort {
@@ -70,13 +81,13 @@ impl OutPort {
 
     fn push(&mut self, item: Item, input: u64) {
         self.queued_bytes += item.size();
-        self.queue.push_back(Queued { item, input, first: true });
+        self.queue.push_back(Queued { item, input, turn: Turn::First });
     }
 
-    fn push_again(&mut self, resend: Vec<(Item, u64)>) {
-        for (item, input) in resend.into_iter().rev() {
+    fn push_again(&mut self, items: Vec<(Item, u64)>, turn: Turn) {
+        for (item, input) in items.into_iter().rev() {
             self.queued_bytes += item.size();
-            self.queue.push_front(Queued { item, input, first: false });
+            self.queue.push_front(Queued { item, input, turn });
         }
     }
 
@@ -136,14 +147,16 @@ impl Task {
                     link.sender.send(now, queued.item, queued.input);
                 }
                 self.dirty.insert(key);
-                if queued.first {
-                    self.stats.sent += counts;
-                    if let Some(entry) = self.ledger.get_mut(queued.input) {
-                        entry.unsent -= 1;
+                match queued.turn {
+                    Turn::First => {
+                        self.stats.sent += counts;
+                        if let Some(entry) = self.ledger.get_mut(queued.input) {
+                            entry.unsent -= 1;
+                        }
+                        self.check(now, queued.input);
                     }
-                    self.check(now, queued.input);
-                } else {
-                    self.stats.resent += counts;
+                    Turn::Returned => {}
+                    Turn::Again => self.stats.resent += counts,
                 }
             }
             let port = &self.out_ports[index];
@@ -161,11 +174,12 @@ impl Task {
         }
         if let Some(port) = self.out_ports.iter_mut().find(|port| port.channel == channel) {
             if port.cut {
-                for (_, input) in freed.resend {
+                for (_, input) in freed.resend.into_iter().chain(freed.returned) {
                     self.output_acked(now, input);
                 }
             } else {
-                port.push_again(freed.resend);
+                port.push_again(freed.returned, Turn::Returned);
+                port.push_again(freed.resend, Turn::Again);
             }
         }
     }
@@ -173,6 +187,12 @@ impl Task {
     fn output_acked(&mut self, now: Time, input: u64) {
         if let Some(entry) = self.ledger.get_mut(input) {
             entry.unacked = entry.unacked.saturating_sub(1);
+        }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::AckedAfterFirstChild)
+            && let Some(entry) = self.ledger.get_mut(input)
+        {
+            entry.unacked = 0;
         }
         self.check(now, input);
     }
@@ -198,7 +218,7 @@ impl Task {
         if mark {
             resend.iter_mut().for_each(|(item, _)| item.marked = true);
         }
-        self.freed(now, key.channel, Freed { acked: Vec::new(), resend });
+        self.freed(now, key.channel, Freed { resend, ..Freed::default() });
     }
 
     pub(super) fn out_link(&mut self, key: LinkKey) -> Option<&mut OutLink> {
@@ -215,7 +235,8 @@ impl Task {
         self.cut.insert(channel);
         let queue = std::mem::take(&mut port.queue);
         port.queued_bytes = 0;
-        let mut dropped: Vec<(u64, bool)> = queue.into_iter().map(|q| (q.input, q.first)).collect();
+        let mut dropped: Vec<(u64, bool)> =
+            queue.into_iter().map(|q| (q.input, q.turn == Turn::First)).collect();
         for (key, link) in &mut port.links {
             dropped.extend(link.sender.drain().into_iter().map(|(_, input)| (input, false)));
             // What the other end still says of these items has no meaning any more.

@@ -7,6 +7,7 @@ use crate::link::{Receiver, Sender, Violation};
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
+use super::leave::Done;
 use super::outputs::{OutLink, OutPort};
 use super::wire::Wire;
 use super::{Dials, Effect, InLink, LinkKey, Plan, Task};
@@ -53,6 +54,7 @@ impl Task {
                 wire: Wire::new(now, dials),
                 receiver: Receiver::new(policy),
                 flush: false,
+                done: Done::No,
             });
         }
         let open = |port: &&mut OutPort| port.downstream == peer.stage && !port.cut;
@@ -62,6 +64,7 @@ impl Task {
                 wire: Wire::new(now, dials),
                 sender: Sender::new(),
                 flush: false,
+                done: false,
             });
         }
     }
@@ -180,7 +183,10 @@ impl Task {
             return refuse(CloseReason::Violation, message);
         }
         if self.wire(key).is_none() {
-            if peer.epoch <= self.highest_epoch {
+            let stale = peer.epoch <= self.highest_epoch;
+            #[cfg(any(test, feature = "planted-bugs"))]
+            let stale = stale && !self.has_bug(super::Bug::StaleEpochAccepted);
+            if stale {
                 self.stats.stale += 1;
                 return refuse(CloseReason::Stale, format!("task {peer} has been replaced"));
             }
@@ -259,7 +265,12 @@ impl Task {
         conn: ConnId,
         frame: Frame,
     ) -> Result<(), Violation> {
-        if self.ended || self.wire(key).and_then(|wire| wire.conn()) != Some(conn) {
+        let stale = self.wire(key).and_then(|wire| wire.conn()) != Some(conn);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let stale = stale
+            && !(self.has_bug(super::Bug::OldConnectionAccepted)
+                && self.wire(key).is_some_and(|wire| wire.is_up()));
+        if self.ended || stale {
             self.stats.stale += 1;
             return Ok(());
         }
@@ -293,18 +304,31 @@ impl Task {
                 return Err(Violation::Unexpected("a receiver's frame from a sender"));
             };
             let first = link.receiver.on_items(&items, self.ledger.next())?;
+            let count = items.batch.len() as u64;
             self.credit.changed = true;
             for (source, watermark) in items.watermarks {
                 self.raise_watermark(now, source, watermark);
             }
-            self.receive(now, key, first, items.batch);
+            if self.draining {
+                self.give_back(key, first..first + count);
+            } else {
+                self.receive(now, key, first, items.batch);
+            }
             self.dirty.insert(key);
             return Ok(());
         }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let returned_is_acked = self.has_bug(super::Bug::ReturnTakenAsAck);
         let Some(link) = self.out_link(key) else { return Ok(()) };
         let freed = match frame {
             Frame::Grant(grant) => link.sender.on_grant(now, grant)?,
             Frame::Ack(ack) => link.sender.on_ack(&ack.settled)?,
+            #[cfg(any(test, feature = "planted-bugs"))]
+            Frame::Return(returned) if returned_is_acked => {
+                let mut freed = link.sender.on_return(&returned)?;
+                freed.acked.extend(freed.resend.drain(..).map(|(_, input)| input));
+                freed
+            }
             Frame::Return(returned) => link.sender.on_return(&returned)?,
             Frame::Items(_) => return Err(Violation::Unexpected("items from a receiver")),
             _ => return Err(Violation::Unexpected("a second handshake")),
@@ -347,6 +371,9 @@ impl Task {
     fn on_close(&mut self, now: Time, key: LinkKey, conn: ConnId, close: &Close) {
         if close.reason == CloseReason::Cut && !self.in_channels.contains_key(&key.channel) {
             self.cut_output(now, key.channel);
+        }
+        if close.reason == CloseReason::Done {
+            return self.peer_is_done(now, key, conn);
         }
         self.on_down(now, key, conn);
     }

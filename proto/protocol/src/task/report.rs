@@ -1,5 +1,7 @@
 //! What a task says of itself.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use crate::control::{TaskEnd, TaskReport, TaskStats};
 
 use super::Task;
@@ -53,6 +55,15 @@ impl Task {
     #[must_use]
     pub fn admitted(&self) -> Option<u64> {
         self.window.as_ref().map(crate::window::Window::admitted)
+    }
+
+    /// A hash of all that decides what the task will do. Two tasks with the same one behave alike; their
+    /// counters may differ.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Checks what must hold after every step; answers the first thing that does not.

@@ -9,7 +9,7 @@ use crate::window::Window;
 use super::inputs::{Input, Origin};
 use super::{Effect, Task};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
@@ -57,6 +57,10 @@ impl Task {
     /// are no more.
     pub fn roots(&mut self, now: Time, roots: Vec<Body>, exhausted: bool) {
         self.source.pulling = false;
+        if self.draining && !roots.is_empty() {
+            // Whoever takes its place makes them again.
+            return;
+        }
         for body in roots {
             let Some(window) = &mut self.window else { return };
             if window.exhausted().is_some() {
@@ -89,6 +93,8 @@ impl Task {
             window.announce(window.watermark());
         }
         let announced = window.announced();
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let announced = announced + u64::from(self.has_bug(super::Bug::WatermarkTooHigh));
         self.raise_watermark(now, self.id.stage, announced);
         let report = self.source_report().unwrap_or_default();
         // The end is what the coordinator waits for; a stored position opens the window.

@@ -177,6 +177,109 @@ fn a_drain_returns_what_has_not_started_and_nothing_runs_twice() {
     bench.wait(Duration::from_millis(50));
     assert_eq!(bench.watermark(SOURCE), 6);
     assert_eq!(bench.stats(OUT).duplicates, 0);
+    assert_eq!((bench.stats(SOURCE).resent, bench.stats(SOURCE).unacked), (0, 0));
+}
+
+#[test]
+fn what_arrives_after_a_drain_goes_back_unstarted() {
+    let mut bench = Bench::new(Some(8));
+    bench.slots = 8;
+    bench.start(&[SOURCE, WORK, OUT]);
+    // What the two say crosses on its way.
+    bench.severed.insert((SOURCE, WORK));
+    bench.make_roots(SOURCE, 3);
+    bench.with(WORK, |task, now| task.drain(now));
+    bench.severed.clear();
+    bench.add(OTHER);
+    bench.plan_all();
+    let crossing = |frame: &Frame| match frame {
+        Frame::Items(items) => !items.batch.is_empty(),
+        frame => matches!(frame, Frame::Return(_) | Frame::Close(_)),
+    };
+    let crossed: Vec<_> =
+        bench.frames.iter().filter(|(.., frame)| crossing(frame)).cloned().collect();
+    assert!(crossed.len() >= 3, "{crossed:?}");
+    for (from, key, frame) in crossed {
+        let conn = bench.tasks.get_mut(&from).and_then(|task| task.wire(key)?.conn()).unwrap();
+        bench.deliver(from, key, conn, frame);
+        bench.settle();
+        assert!(bench.started(WORK).is_empty(), "nothing of it begins");
+    }
+    bench.wait(Duration::from_millis(50));
+    assert_eq!(bench.ends, [(WORK, TaskEnd::Stopped)]);
+    assert_eq!(bench.started(OTHER).len(), 3);
+    assert_eq!(bench.stats(SOURCE).resent, 0);
+}
+
+#[test]
+fn who_leaves_waits_until_its_last_acks_are_heard() {
+    let mut bench = Bench::new(Some(8));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 1);
+    bench.finish(WORK, value());
+    bench.with(WORK, |task, now| task.drain(now));
+    // The link breaks before the last item is acked, and what is said then is lost.
+    bench.sever(SOURCE, WORK);
+    bench.finish(OUT, Finished::Nothing);
+    bench.wait(Duration::from_secs(1));
+    assert_eq!((bench.stats(WORK).unacked, bench.watermark(SOURCE)), (0, 0));
+    assert_eq!(bench.ends, [], "the source would send the item again");
+    bench.severed.clear();
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.ends, [(WORK, TaskEnd::Stopped)]);
+    assert_eq!((bench.watermark(SOURCE), bench.stats(SOURCE).resent), (1, 0));
+    assert_eq!(bench.stats(SOURCE).links, 0, "and nobody dials it again");
+    assert_eq!(bench.violations, []);
+}
+
+#[test]
+fn who_leaves_does_not_wait_for_the_lost() {
+    let mut bench = Bench::new(Some(8));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 1);
+    bench.finish(WORK, value());
+    bench.finish(OUT, Finished::Nothing);
+    bench.sever(SOURCE, WORK);
+    bench.with(WORK, |task, now| task.drain(now));
+    bench.wait(LEASE - Duration::from_secs(1));
+    assert_eq!(bench.ends, []);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.ends, [(WORK, TaskEnd::Stopped)]);
+}
+
+#[test]
+fn a_source_that_drains_admits_nothing_more_and_goes_when_all_is_acked() {
+    let mut bench = Bench::new(Some(8));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 1);
+    bench.with(SOURCE, |task, now| task.drain(now));
+    // It was asked for these before.
+    bench.make_roots(SOURCE, 5);
+    assert_eq!(bench.stats(SOURCE).received, 1);
+    assert_eq!((bench.pulls(SOURCE), &bench.ends[..]), (0, &[][..]));
+    bench.finish(WORK, value());
+    bench.finish(OUT, Finished::Nothing);
+    bench.wait(Duration::from_millis(50));
+    assert_eq!(bench.ends, [(SOURCE, TaskEnd::Stopped)]);
+    assert_eq!(bench.watermark(SOURCE), 1, "where the next one begins");
+    assert_eq!(bench.stats(WORK).links, 1, "its neighbour knows");
+}
+
+#[test]
+fn a_pause_between_two_attempts_keeps_its_slot_in_a_task_that_drains() {
+    let mut bench = Bench::new(Some(8));
+    bench.slots = 2;
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 2);
+    let pausing = bench.take_started(WORK).input;
+    bench.with(WORK, |task, now| task.release_slot(now, pausing));
+    assert_eq!(bench.stats(WORK).busy, 1);
+    bench.with(WORK, |task, now| task.drain(now));
+    assert_eq!(bench.stats(WORK).busy, 2);
+    bench.finish(WORK, value());
+    assert_eq!(bench.stats(WORK).busy, 1);
+    bench.with(WORK, |task, now| task.want_slot(now, pausing));
+    assert_eq!(bench.resumed, [pausing]);
 }
 
 #[test]
@@ -204,6 +307,25 @@ fn a_stale_epoch_is_refused_and_counted() {
         bench.with(WORK, |task, now| task.on_open(now, &open(newer, WORK, Role::Sender, 2)));
     assert_eq!(again.unwrap_err().reason, CloseReason::Stale);
     assert_eq!((bench.stats(WORK).stale, bench.stats(WORK).received), (3, 0));
+}
+
+#[test]
+fn a_watermark_of_what_is_no_source_is_not_remembered() {
+    let mut bench = Bench::new(None);
+    bench.start(&[WORK, OUT]);
+    bench.peers.insert(SOURCE);
+    bench.plan(WORK);
+    let open = open(SOURCE, WORK, Role::Sender, 1);
+    let (key, _) = bench.with(WORK, |task, now| task.on_open(now, &open)).expect("accepted");
+    let watermarks = (0..1_000).map(|stage| (StageId(stage), 7)).collect();
+    let items = Frame::Items(Items { watermarks, ..Items::default() });
+    bench.with(WORK, |task, now| task.on_frame(now, key, open.conn, items)).expect("allowed");
+    bench.wait(Duration::from_millis(50));
+    let passed_on = bench.sent(WORK, |frame| match frame {
+        Frame::Items(items) => Some(items.watermarks.clone()),
+        _ => None,
+    });
+    assert_eq!(passed_on.concat(), [(StageId(0), 7)]);
 }
 
 #[test]

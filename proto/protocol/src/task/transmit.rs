@@ -14,18 +14,22 @@ impl Task {
     /// The next frame to put on a wire. Ask until there is none. A link for which
     /// [`Task::block`] was called gives none until [`Task::unblock`].
     pub fn poll_frame(&mut self, now: Time) -> Option<(LinkKey, ConnId, Frame)> {
-        while let Some(key) = self.dirty.iter().find(|key| !self.blocked.contains(key)).copied() {
-            let conn = self.wire(key).filter(|wire| wire.is_up()).and_then(|wire| wire.conn());
-            let frame = conn.and_then(|_| self.frame_for(now, key));
-            match (conn, frame) {
-                (Some(conn), Some(frame)) => return Some((key, conn, frame)),
-                _ => {
-                    self.dirty.remove(&key);
+        loop {
+            while let Some(key) = self.dirty.iter().find(|key| !self.blocked.contains(key)).copied()
+            {
+                let conn = self.wire(key).filter(|wire| wire.is_up()).and_then(|wire| wire.conn());
+                let frame = conn.and_then(|_| self.frame_for(now, key));
+                match (conn, frame) {
+                    (Some(conn), Some(frame)) => return Some((key, conn, frame)),
+                    _ => {
+                        self.dirty.remove(&key);
+                    }
                 }
             }
+            if !self.part() {
+                return None;
+            }
         }
-        self.end_if_drained();
-        None
     }
 
     fn frame_for(&mut self, now: Time, key: LinkKey) -> Option<Frame> {
@@ -35,6 +39,9 @@ impl Task {
         let watermarks: Vec<(StageId, u64)> =
             self.watermarks.iter().map(|(s, w)| (*s, *w)).collect();
         let cap = (self.limits.batch_items, self.limits.batch_bytes);
+        if self.out_link(key)?.done {
+            return self.close_done(key);
+        }
         let port = self.out_ports.iter_mut().find(|p| p.channel == key.channel)?;
         let backlog = port.backlog();
         let link = port.links.get_mut(&key)?;
@@ -56,6 +63,9 @@ impl Task {
             self.effects.push_back(super::Effect::HangUp(key, conn));
             return Some(Frame::Close(Close { reason: CloseReason::Cut, message }));
         }
+        if self.has_said_done(key) {
+            return None;
+        }
         let due = self.grant_is_due(key);
         let link = self.in_links.get_mut(&key)?;
         let all = link.flush || due;
@@ -71,6 +81,9 @@ impl Task {
             return Some(Frame::Ack(ack));
         }
         link.flush = false;
+        if self.draining && self.ledger.is_empty() && !link.receiver.has_settled() {
+            return self.say_done(key);
+        }
         if link.receiver.has_settled() || link.receiver.has_grant() {
             self.flush_soon(now);
         }
@@ -87,8 +100,12 @@ impl Task {
         self.blocked.remove(&key);
     }
 
-    /// A watermark arrived, or the own one rose. A boundary forgets what lies below.
+    /// A watermark arrived, or the own one rose. A boundary forgets what lies below. Of a stage that is
+    /// no source there is none: a peer that speaks of many would be remembered for ever.
     pub(super) fn raise_watermark(&mut self, now: Time, source: StageId, watermark: u64) {
+        if !self.sources.contains(&source) {
+            return;
+        }
         let seen = self.watermarks.entry(source).or_default();
         if watermark > *seen {
             *seen = watermark;

@@ -10,19 +10,21 @@ use super::Dials;
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Wire {
     pub(super) dials: Dials,
     state: State,
     /// The newest connection seen, up or not: an older one is stale.
     newest: ConnId,
+    /// How often this end has dialled.
+    dialled: u64,
     down_since: Option<Time>,
     attempts: u32,
     /// The other end has been given up; what it held has been sent elsewhere.
     pub(super) lost: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Down { retry_at: Option<Time> },
     Dialling(ConnId),
@@ -35,6 +37,7 @@ impl Wire {
             dials,
             state: State::Down { retry_at: (dials == Dials::We).then_some(now) },
             newest: ConnId::default(),
+            dialled: 0,
             down_since: Some(now),
             attempts: 0,
             lost: false,
@@ -61,8 +64,10 @@ impl Wire {
     pub(super) fn dial(&mut self, now: Time, own: TaskId) -> Option<ConnId> {
         match self.state {
             State::Down { retry_at: Some(at) } if at <= now => {
-                let conn = ConnId { dialler: own.epoch, number: self.newest.number + 1 };
-                self.newest = conn;
+                // Not counted from `newest`: its number may be the other end's, which can be any.
+                self.dialled += 1;
+                let conn = ConnId { dialler: own.epoch, number: self.dialled };
+                self.newest = self.newest.max(conn);
                 self.state = State::Dialling(conn);
                 Some(conn)
             }
@@ -119,5 +124,22 @@ impl Wire {
     /// When the other end counts as lost.
     pub(super) fn lost_at(&self, lease: Duration) -> Option<Time> {
         if self.lost { None } else { self.down_since.map(|since| since + lease) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, StageId};
+
+    #[test]
+    fn a_peer_that_dials_under_the_largest_number_does_not_keep_this_end_from_dialling() {
+        let own = TaskId { stage: StageId(1), epoch: Epoch(5) };
+        let mut wire = Wire::new(Time::ZERO, Dials::We);
+        assert!(wire.accept(ConnId { dialler: Epoch(4), number: u64::MAX }));
+        wire.down(Time::ZERO);
+        let ours = ConnId { dialler: Epoch(5), number: 1 };
+        assert_eq!(wire.dial(Time::ZERO, own), Some(ours));
+        assert!(!wire.accept(ConnId { dialler: Epoch(4), number: u64::MAX }), "it is superseded");
     }
 }

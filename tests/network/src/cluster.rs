@@ -1,0 +1,144 @@
+//! The processes on their simulated hosts: one coordinator, three workers, one client.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_util::StreamExt;
+use stageline::{Client, TaskStats};
+use stageline_coordinator::engine::Config;
+use stageline_coordinator::server::Coordinator;
+use stageline_coordinator::service;
+use stageline_coordinator::store::MemoryStore;
+use stageline_protocol::Term;
+use stageline_worker::Worker;
+use tokio_util::sync::CancellationToken;
+use turmoil::Sim;
+
+use crate::net;
+use crate::oracle::Oracle;
+use crate::workload::{self, Workload};
+
+pub(crate) const COORDINATOR: &str = "coordinator";
+pub(crate) const WORKERS: [&str; 3] = ["worker-0", "worker-1", "worker-2"];
+pub(crate) const CLIENT: &str = "client";
+
+const COORDINATOR_PORT: u16 = 7400;
+const LINK_PORT: u16 = 7401;
+
+/// What the client has seen; shared with whoever drives the simulation.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) oracle: Oracle,
+    /// The job's last figures, by stage.
+    pub(crate) figures: BTreeMap<String, TaskStats>,
+    /// Why the job did not complete.
+    pub(crate) failure: Option<String>,
+    /// The job is over, and the client has ended.
+    pub(crate) over: bool,
+}
+
+/// Settings of the processes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) lease: Duration,
+    /// The consumer takes so long for each result.
+    pub(crate) consumer: Duration,
+}
+
+impl Settings {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        let leases = [3, 5, 10, 30];
+        let consumers = [0, 0, 1, 10];
+        Self {
+            lease: Duration::from_secs(leases[rng.usize(..leases.len())]),
+            consumer: Duration::from_millis(consumers[rng.usize(..consumers.len())]),
+        }
+    }
+}
+
+/// Puts the processes on their hosts. They run when the simulation is stepped.
+pub(crate) fn build(
+    sim: &mut Sim<'_>,
+    settings: Settings,
+    workload: Workload,
+) -> Rc<RefCell<Seen>> {
+    // Higher in each life.
+    let term = Rc::new(RefCell::new(0));
+    sim.host(COORDINATOR, move || {
+        *term.borrow_mut() += 1;
+        coordinator(settings, Term(*term.borrow()))
+    });
+    for (number, name) in WORKERS.into_iter().enumerate() {
+        sim.host(name, move || worker(number, name));
+    }
+    let seen = Rc::new(RefCell::new(Seen {
+        oracle: Oracle::new(workload.expected()),
+        figures: BTreeMap::new(),
+        failure: None,
+        over: false,
+    }));
+    sim.client(CLIENT, client(settings, workload, seen.clone()));
+    seen
+}
+
+async fn coordinator(settings: Settings, term: Term) -> turmoil::Result {
+    let config = Config { lease: settings.lease, ..Config::default() };
+    let coordinator = Coordinator::start_with(config, term, MemoryStore::default());
+    let connections = net::listen(COORDINATOR_PORT).await?;
+    let address = net::address(COORDINATOR, COORDINATOR_PORT);
+    service::serve_on(address, connections, coordinator, CancellationToken::new()).await?;
+    Ok(())
+}
+
+async fn worker(number: usize, name: &'static str) -> turmoil::Result {
+    let connections = net::listen(LINK_PORT).await?;
+    let mut worker = Worker::new(workload::registry(number), coordinator_address())
+        .name(name)
+        .dialler(net::dialler())
+        .start_on(net::address(name, LINK_PORT), connections)?;
+    let stopped = worker.stopped().await;
+    // A worker whose lease ran out while it was cut off is refused as what it was, and starts anew.
+    tracing::warn!(name, %stopped, "a worker stopped by itself");
+    Ok(())
+}
+
+async fn client(
+    settings: Settings,
+    workload: Workload,
+    seen: Rc<RefCell<Seen>>,
+) -> turmoil::Result {
+    let client = Client::builder()
+        .name(CLIENT)
+        .connect_timeout(None)
+        .dialler(net::dialler())
+        .connect(coordinator_address())
+        .await?;
+    let mut results = workload.stream().results(&client);
+    let job = results.job();
+    while let Some(result) = results.next().await {
+        match workload::outcome(result) {
+            Ok(outcome) => seen.borrow_mut().oracle.deliver(outcome),
+            Err(failure) => seen.borrow_mut().failure = Some(failure),
+        }
+        if !settings.consumer.is_zero() {
+            tokio::time::sleep(settings.consumer).await;
+        }
+    }
+    match job.ended().await {
+        Ok(status) => {
+            let stages = status.stages.into_iter().map(|stage| (stage.name, stage.totals));
+            seen.borrow_mut().figures = stages.collect();
+        }
+        Err(error) => seen.borrow_mut().failure = Some(error.to_string()),
+    }
+    client.close().await;
+    seen.borrow_mut().over = true;
+    Ok(())
+}
+
+fn coordinator_address() -> String {
+    format!("{COORDINATOR}:{COORDINATOR_PORT}")
+}
