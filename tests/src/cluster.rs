@@ -123,24 +123,51 @@ impl Cluster {
     /// # Panics
     /// When it does not start.
     pub async fn start(program: &str) -> Self {
-        Self::start_as(program, &["coordinator", "--listen", "127.0.0.1:0"]).await
+        let dir = tempfile::tempdir().expect("a folder");
+        let coordinator = start_coordinator(program, "127.0.0.1:0", dir.path());
+        Self::with_coordinator(program, dir, coordinator).await
     }
 
     /// As [`start`](Self::start), with a lease of that length; `program` calls [`as_process`]. A living
-    /// worker gives a sign of life every second.
+    /// worker gives a sign of life every second. Nothing is stored.
     ///
     /// # Panics
     /// When it does not start.
     pub async fn start_with_lease(program: &str, lease: Duration) -> Self {
-        Self::start_as(program, &[BRIEF, &lease.as_millis().to_string()]).await
+        let dir = tempfile::tempdir().expect("a folder");
+        let arguments = [BRIEF, &lease.as_millis().to_string()];
+        let coordinator = Process::start(program, &arguments, dir.path(), "coordinator");
+        Self::with_coordinator(program, dir, coordinator).await
     }
 
-    async fn start_as(program: &str, arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut coordinator = Process::start(program, arguments, dir.path(), "coordinator");
-        let line = coordinator.logged("listening on").await;
-        let address = line.rsplit(' ').next().unwrap_or_default().to_owned();
+    async fn with_coordinator(
+        program: &str,
+        dir: tempfile::TempDir,
+        mut coordinator: Process,
+    ) -> Self {
+        let address = listening(&mut coordinator).await;
         Self { program: program.to_owned(), dir, coordinator, address, workers: BTreeMap::new() }
+    }
+
+    /// Where the coordinator keeps its jobs.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        store(self.dir.path())
+    }
+
+    /// Kills the coordinator without a goodbye; [`Self::start_coordinator`] starts it again.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.kill();
+    }
+
+    /// Starts the coordinator again, at the same port and with the same store, and waits until it
+    /// listens.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_coordinator(&mut self) {
+        self.coordinator = start_coordinator(&self.program, &self.address, self.dir.path());
+        assert_eq!(listening(&mut self.coordinator).await, self.address);
     }
 
     /// Adds a worker that offers these functions (none: all), and waits until it is listed.
@@ -223,6 +250,22 @@ impl Cluster {
     pub fn trace(&self, name: &str) -> Vec<String> {
         crate::functions::read_trace(self.dir.path(), name)
     }
+}
+
+fn store(dir: &Path) -> PathBuf {
+    dir.join("coordinator.redb")
+}
+
+fn start_coordinator(program: &str, listen: &str, dir: &Path) -> Process {
+    let store = store(dir);
+    let store = store.to_str().expect("the folder's name is in UTF-8");
+    let arguments = ["coordinator", "--listen", listen, "--store", store];
+    Process::start(program, &arguments, dir, "coordinator")
+}
+
+async fn listening(coordinator: &mut Process) -> String {
+    let line = coordinator.logged("listening on").await;
+    line.rsplit(' ').next().unwrap_or_default().to_owned()
 }
 
 /// The resident memory of a process, in bytes; 0 if it is gone.

@@ -6,8 +6,10 @@
 //! a lost message, a repeated one and a reconnection need no case of their own.
 //!
 //! Guarantees:
-//! - Commands are to be carried out in order, and a [`Command::Persist`] is to be safe before the
-//!   next one is begun: no epoch, position or outcome is announced before it is stored.
+//! - Commands are to be carried out in order, and a [`Command::Persist`] is to be safe before any
+//!   later one is begun: no task, position or outcome is announced before it is stored.
+//! - What is stored is all that is needed: [`Engine::restore`] makes of it the engine as it was, all
+//!   of whose sessions have just broken.
 //! - Epochs of a job only rise. A source or terminal has at most one current task.
 //! - The slots of a stage under `workers(n)`, and those taken away and possibly still in use, are
 //!   never more than `n` in all.

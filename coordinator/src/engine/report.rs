@@ -126,10 +126,10 @@ impl Job {
                 records.push(Record::Position { job: self.id, stage: id, position });
             }
         }
-        if source.exhausted.is_some_and(|roots| source.watermark >= roots) {
-            if self.finished.insert(id) {
-                records.push(Record::Finished { job: self.id, stage: id });
-            }
+        if source.exhausted.is_some_and(|roots| source.watermark >= roots)
+            && self.finished.insert(id)
+        {
+            records.push(Record::Finished { job: self.id, stage: id });
         }
         records
     }

@@ -12,8 +12,9 @@ use stageline_coordinator::engine::Config;
 use stageline_coordinator::server::Coordinator;
 use stageline_coordinator::service;
 use stageline_coordinator::store::MemoryStore;
-use stageline_protocol::Term;
+use stageline_protocol::Time;
 use stageline_worker::Worker;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
@@ -50,7 +51,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let leases = [3, 5, 10, 30];
+        let leases = [5, 10, 30];
         let consumers = [0, 0, 1, 10];
         Self {
             lease: Duration::from_secs(leases[rng.usize(..leases.len())]),
@@ -59,20 +60,22 @@ impl Settings {
     }
 }
 
+/// Asks a worker to leave.
+pub(crate) type Leave = BTreeMap<&'static str, Rc<Notify>>;
+
 /// Puts the processes on their hosts. They run when the simulation is stepped.
 pub(crate) fn build(
     sim: &mut Sim<'_>,
     settings: Settings,
     workload: Workload,
-) -> Rc<RefCell<Seen>> {
-    // Higher in each life.
-    let term = Rc::new(RefCell::new(0));
-    sim.host(COORDINATOR, move || {
-        *term.borrow_mut() += 1;
-        coordinator(settings, Term(*term.borrow()))
-    });
+) -> (Rc<RefCell<Seen>>, Leave) {
+    // It outlives the coordinator's process, as a file does.
+    let store = MemoryStore::default();
+    sim.host(COORDINATOR, move || coordinator(settings, store.clone()));
+    let mut leave = Leave::new();
     for (number, name) in WORKERS.into_iter().enumerate() {
-        sim.host(name, move || worker(number, name));
+        let asked = leave.entry(name).or_default().clone();
+        sim.host(name, move || worker(number, name, asked.clone()));
     }
     let seen = Rc::new(RefCell::new(Seen {
         oracle: Oracle::new(workload.expected()),
@@ -81,27 +84,29 @@ pub(crate) fn build(
         over: false,
     }));
     sim.client(CLIENT, client(settings, workload, seen.clone()));
-    seen
+    (seen, leave)
 }
 
-async fn coordinator(settings: Settings, term: Term) -> turmoil::Result {
+async fn coordinator(settings: Settings, store: MemoryStore) -> turmoil::Result {
     let config = Config { lease: settings.lease, ..Config::default() };
-    let coordinator = Coordinator::start_with(config, term, MemoryStore::default());
+    let now = Time::ZERO + turmoil::since_epoch().unwrap_or_default();
+    let coordinator = Coordinator::start_with(config, now, store)?;
     let connections = net::listen(COORDINATOR_PORT).await?;
     let address = net::address(COORDINATOR, COORDINATOR_PORT);
     service::serve_on(address, connections, coordinator, CancellationToken::new()).await?;
     Ok(())
 }
 
-async fn worker(number: usize, name: &'static str) -> turmoil::Result {
+async fn worker(number: usize, name: &'static str, leave: Rc<Notify>) -> turmoil::Result {
     let connections = net::listen(LINK_PORT).await?;
     let mut worker = Worker::new(workload::registry(number), coordinator_address())
         .name(name)
         .dialler(net::dialler())
         .start_on(net::address(name, LINK_PORT), connections)?;
-    let stopped = worker.stopped().await;
-    // A worker whose lease ran out while it was cut off is refused as what it was, and starts anew.
-    tracing::warn!(name, %stopped, "a worker stopped by itself");
+    tokio::select! {
+        stopped = worker.stopped() => tracing::warn!(name, %stopped, "a worker ended by itself"),
+        () = leave.notified() => worker.stop().await,
+    }
     Ok(())
 }
 

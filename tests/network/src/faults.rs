@@ -11,7 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use turmoil::Sim;
 
-use crate::cluster::{CLIENT, COORDINATOR, WORKERS};
+use crate::cluster::{CLIENT, COORDINATOR, Leave, WORKERS};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,10 @@ pub(crate) enum Kind {
     Bounce,
     /// A worker's machine is gone from one moment to the next; it is started again later.
     Lost,
+    /// A worker is asked to leave; it is started again later, whether or not it is done.
+    Leave,
+    /// The coordinator dies and is started again later, with what it has stored.
+    CrashCoordinator,
     /// Two hosts hear nothing of each other.
     Cut,
     /// One host does not hear the other, which hears it.
@@ -38,10 +42,12 @@ pub(crate) enum Kind {
     IsolateCoordinator,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Crash,
     Kind::Bounce,
     Kind::Lost,
+    Kind::Leave,
+    Kind::CrashCoordinator,
     Kind::Cut,
     Kind::OneWay,
     Kind::Stall,
@@ -58,6 +64,7 @@ type Pair = (&'static str, &'static str);
 #[derive(Debug)]
 pub(crate) struct Faults {
     rng: Rng,
+    leave: Leave,
     lease: Duration,
     next: Duration,
     /// By the time at which they end.
@@ -84,10 +91,10 @@ enum Heal {
 }
 
 impl Faults {
-    pub(crate) fn new(mut rng: Rng, lease: Duration) -> Self {
+    pub(crate) fn new(mut rng: Rng, leave: Leave, lease: Duration) -> Self {
         let next = Duration::from_millis(rng.u64(100..2_000));
         let (ends, taken, counts) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { rng, lease, next, ends, taken, counts }
+        Self { rng, leave, lease, next, ends, taken, counts }
     }
 
     /// Between two steps: ends what is due, and begins something now and then.
@@ -131,6 +138,24 @@ impl Faults {
                 sim.crash(worker);
                 let down = self.rng.u64(50..15_000);
                 self.end_after(sim, down, pairs, Heal::Restart(worker));
+            }
+            Kind::Leave => {
+                let pairs = self.take(pairs_of(worker))?;
+                self.note(sim, kind, worker);
+                self.leave[worker].notify_one();
+                let gone = self.rng.u64(50..6_000);
+                self.end_after(sim, gone, pairs, Heal::Restart(worker));
+            }
+            Kind::CrashCoordinator => {
+                let pairs = self.take(pairs_of(COORDINATOR))?;
+                self.note(sim, kind, COORDINATOR);
+                // Who does not hear of it finds out by keepalive: a client may take its lease for that.
+                if self.patient() && self.rng.bool() {
+                    pairs.iter().for_each(|(a, b)| sim.partition(*a, *b));
+                }
+                sim.crash(COORDINATOR);
+                let down = self.rng.u64(0..6_000);
+                self.end_after(sim, down, pairs, Heal::Restart(COORDINATOR));
             }
             Kind::Cut => {
                 let pair = self.pair_to_cut();
@@ -227,7 +252,11 @@ impl Faults {
     /// A client that is cut off for its lease ends its job, rightly. What a cut swallows is found out by
     /// keepalive after 10 s at the latest, and it takes some seconds to come back.
     fn may_cut(&self, pair: Pair) -> bool {
-        pair != (CLIENT, COORDINATOR) || self.lease >= Duration::from_secs(25)
+        pair != (CLIENT, COORDINATOR) || self.patient()
+    }
+
+    fn patient(&self) -> bool {
+        self.lease >= Duration::from_secs(25)
     }
 
     /// A stall that no lease outlives would end the job, if it is the client's.

@@ -10,6 +10,8 @@ use crate::summary::Summary;
 use crate::watch;
 use crate::workload::Workload;
 
+/// When each run begins, since 1970: the coordinator's term is of this size.
+const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 /// Faults end after so long, however little is done.
 const TROUBLE: Duration = Duration::from_secs(120);
 /// The job ends within so long after the last of them.
@@ -40,7 +42,7 @@ fn simulate(seed: u64) -> Result<Summary, String> {
     let slowest = [2, 10, 50][rng.usize(..3)];
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
-        .epoch(SystemTime::UNIX_EPOCH)
+        .epoch(SystemTime::UNIX_EPOCH + EPOCH)
         .tick_duration(Duration::from_millis(1))
         .simulation_duration(TROUBLE + PEACE + PEACE)
         .min_message_latency(Duration::from_millis(1))
@@ -48,8 +50,8 @@ fn simulate(seed: u64) -> Result<Summary, String> {
         .tcp_capacity(1024)
         .enable_random_order()
         .build();
-    let seen = cluster::build(&mut sim, settings, workload);
-    let mut faults = Faults::new(rng.fork(), settings.lease);
+    let (seen, leave) = cluster::build(&mut sim, settings, workload);
+    let mut faults = Faults::new(rng.fork(), leave, settings.lease);
     // The network heals when so much has come out.
     let expected = seen.borrow().oracle.expected();
     let most = expected * rng.u64(60..95) / 100;

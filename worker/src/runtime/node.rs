@@ -2,7 +2,8 @@
 //!
 //! One loop owns all of it. What the coordinator wants comes as views of whole jobs; the loop compares
 //! each with what runs here, starts and stops the difference, and reports what is. When the session
-//! breaks, tasks and links go on; a job that has neither for a lease ends here.
+//! breaks, tasks and links go on; a job that has neither for a lease ends here, unless it is this
+//! process that submitted it: then the coordinator, once it is back, says whether it came back in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Op, Site};
 use stageline_protocol::suspect::Verdicts;
 use stageline_protocol::task::{Limits, Task};
-use stageline_protocol::{Incarnation, JobId, TaskId, VERSIONS};
+use stageline_protocol::{Incarnation, JobId, TaskId, Term, VERSIONS};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -97,6 +98,8 @@ pub struct Node {
     welcomed: watch::Sender<Option<Welcome>>,
     session: Option<mpsc::UnboundedSender<Up>>,
     session_lost: Option<Instant>,
+    /// The last session was with a coordinator whose life was over; it has been said.
+    superseded: bool,
     lease: Duration,
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
@@ -144,6 +147,7 @@ impl Node {
             welcomed,
             session: None,
             session_lost: None,
+            superseded: false,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
             transports,
@@ -239,13 +243,17 @@ impl Node {
                     functions: self.config.registry.functions(),
                 }));
             }
+            // What comes over a session that was given up here counts for nothing.
+            SessionEvent::Message(_) if self.session.is_none() => {}
             SessionEvent::Message(down) => return self.message(down),
             SessionEvent::Closed => {
                 self.session = None;
                 if self.session_lost.is_none() {
                     self.session_lost = Some(Instant::now());
                     tracing::warn!(
-                        "lost the coordinator; running jobs go on, and it is dialled again"
+                        "lost the coordinator at {}: items under way go on, and it is dialled \
+                         until it is back; if it has ended, start it again with the same --store",
+                        self.opener.address()
                     );
                 }
             }
@@ -259,7 +267,10 @@ impl Node {
                     return Some(Stopped::NoCoordinator { last, attempts, waited });
                 }
                 // One that starts together with its coordinator may be the first of the two.
-                if self.failures == 3 || self.failures.is_multiple_of(10) {
+                // Who has lost it has been told so.
+                if self.session_lost.is_some() {
+                    tracing::debug!(attempts = self.failures, "{error}; trying again");
+                } else if self.failures == 3 || self.failures.is_multiple_of(10) {
                     tracing::warn!(attempts = self.failures, "{error}; trying again");
                 }
             }
@@ -270,8 +281,16 @@ impl Node {
     fn message(&mut self, down: Down) -> Option<Stopped> {
         match down {
             Down::Welcome(welcome) => {
-                if self.session_lost.take().is_some() {
-                    tracing::info!("the coordinator is back");
+                let known = self.welcomed.borrow().as_ref().map_or(Term(0), |it| it.term);
+                if welcome.term < known {
+                    self.give_up_on(welcome.term, known);
+                    return None;
+                }
+                self.superseded = false;
+                if let Some(since) = self.session_lost.take() {
+                    let away = since.elapsed().as_secs_f64();
+                    let address = self.opener.address();
+                    tracing::info!("the coordinator at {address} is back after {away:.1} s");
                 }
                 self.failures = 0;
                 self.lease = welcome.lease;
@@ -305,6 +324,19 @@ impl Node {
             Down::Forget(id) => self.forget(id),
         }
         None
+    }
+
+    /// The session is with an earlier life of the coordinator, or with one that lost its store: what
+    /// it wants has been overtaken. The later one is looked for.
+    fn give_up_on(&mut self, term: Term, known: Term) {
+        self.session = None;
+        if !std::mem::replace(&mut self.superseded, true) {
+            tracing::warn!(
+                "the coordinator at {} has the {term}, and a later one, {known}, has been seen: it \
+                 is not obeyed; end it, or start it again with the store of the later one",
+                self.opener.address()
+            );
+        }
     }
 
     /// Tasks that reach nobody end themselves only while the coordinator is there.
@@ -548,7 +580,8 @@ impl Node {
             if job.news {
                 news.push(*id);
             }
-            if alone && job.links() == 0 {
+            // A client's own job lives as long as the client: only the coordinator can know better.
+            if alone && job.updates.is_none() && job.links() == 0 {
                 job.stop_all();
             }
         }
@@ -567,3 +600,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

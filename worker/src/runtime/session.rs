@@ -9,6 +9,7 @@ use stageline_proto::v1::session_client::SessionClient;
 use stageline_proto::{MAX_CONTROL_MESSAGE, Wire};
 use stageline_protocol::control::{Down, Up};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::Endpoint;
 
@@ -46,6 +47,11 @@ pub type SessionFuture = BoxFuture<'static, Result<SessionChannel, SessionError>
 pub trait SessionOpener: Send + Sync + 'static {
     /// Opens a session; called again whenever the last one has broken.
     fn open(&self) -> SessionFuture;
+
+    /// Where the coordinator is, for people.
+    fn address(&self) -> &str {
+        "this process"
+    }
 }
 
 /// Sessions over gRPC.
@@ -71,6 +77,10 @@ impl GrpcSession {
 }
 
 impl SessionOpener for GrpcSession {
+    fn address(&self) -> &str {
+        &self.address
+    }
+
     fn open(&self) -> SessionFuture {
         let Self { address, dialler } = self.clone();
         Box::pin(async move {
@@ -141,11 +151,15 @@ pub(super) async fn keep(opener: Arc<dyn SessionOpener>, node: mpsc::UnboundedSe
                 if node.send(NodeEvent::Session(SessionEvent::Opened(up))).is_err() {
                     return;
                 }
+                let opened = Instant::now();
                 while let Some(message) = down.recv().await {
-                    backoff = FIRST_BACKOFF;
                     if node.send(NodeEvent::Session(SessionEvent::Message(message))).is_err() {
                         return;
                     }
+                }
+                // One that lasted was no failure; one that is given up at once is, however it ends.
+                if opened.elapsed() > LAST_BACKOFF {
+                    backoff = FIRST_BACKOFF;
                 }
                 SessionEvent::Closed
             }

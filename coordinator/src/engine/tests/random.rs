@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use stageline_protocol::control::{JobPhase, ProcessKind, SourceReport, TaskEnd, TaskPlan, Up};
 use stageline_protocol::pipeline::{Op, Pipeline, Site, Stage};
-use stageline_protocol::{JobId, StageId};
+use stageline_protocol::{Incarnation, JobId, StageId, TaskId};
 
 use super::world::{Who, World, chain, function, hello, line};
 use crate::engine::Event;
+use crate::engine::job::Life;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -192,6 +193,14 @@ fn check_caps(world: &World) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The tasks of the jobs that run.
+fn tasks(world: &World) -> Vec<(JobId, TaskId, Incarnation, bool)> {
+    let running = world.engine.jobs.values().filter(|job| !job.is_over());
+    let tasks = running.flat_map(|job| job.tasks.values().map(move |task| (job.id, task)));
+    let living = tasks.filter(|(_, task)| task.life != Life::Over);
+    living.map(|(job, t)| (job, t.id, t.process, t.life == Life::Current)).collect()
+}
+
 fn play(acts: &[Act]) -> Result<World, TestCaseError> {
     let mut world = World::new();
     for act in acts {
@@ -217,6 +226,37 @@ proptest! {
         prop_assert_eq!(world.engine.poll_timeout(), None);
         prop_assert!(world.stored.jobs.is_empty(), "a job is listed as over, and not stored so");
         prop_assert!(world.stored.processes.is_empty());
+    }
+
+    #[test]
+    fn a_restart_at_any_moment_changes_no_more_than_broken_sessions_do(acts in story(1..60)) {
+        let [broken, restarted] = [false, true].map(|restart| {
+            let mut world = play(&acts)?;
+            let ending = world.engine.jobs.values().any(|job| job.is_over());
+            let alive = |who: &Who| {
+                world.engine.fleet.get(world.processes[who.0].hello.incarnation).is_some()
+            };
+            let alive: Vec<Who> = (0..world.processes.len()).map(Who).filter(alive).collect();
+            let before = tasks(&world);
+            if restart {
+                world.restart();
+                prop_assert_eq!(&tasks(&world), &before);
+            } else {
+                alive.iter().for_each(|who| world.disconnect(*who));
+            }
+            for who in alive {
+                world.connect(who);
+                world.obey(who);
+            }
+            world.all_obey();
+            check_caps(&world)?;
+            Ok((ending, tasks(&world)))
+        });
+        let ((ending, broken), (_, restarted)) = (broken?, restarted?);
+        // One that was ending is over at once, and the others have its slots sooner.
+        if !ending {
+            prop_assert_eq!(broken, restarted);
+        }
     }
 
     #[test]

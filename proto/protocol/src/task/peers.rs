@@ -326,7 +326,7 @@ impl Task {
             #[cfg(any(test, feature = "planted-bugs"))]
             Frame::Return(returned) if returned_is_acked => {
                 let mut freed = link.sender.on_return(&returned)?;
-                freed.acked.extend(freed.resend.drain(..).map(|(_, input)| input));
+                freed.acked.extend(freed.returned.drain(..).map(|(_, input)| input));
                 freed
             }
             Frame::Return(returned) => link.sender.on_return(&returned)?,
