@@ -96,7 +96,8 @@ impl std::fmt::Display for Figures {
         write!(
             f,
             "{} faults {:?}; {} items resent, {} carried over, {} returned; {} raw duplicates at the \
-             boundary, {} delivered, none lost, none twice; {} stale refused, {} second attempts, {} \
+             boundary, {} delivered, none lost, none twice; {} stale refused, {} second attempts, \
+             {} answers for marked items, {} of them ran alone and none is convicted; {} \
              dials; {} steps, {:.0} simulated s",
             self.all_faults(),
             self.faults,
@@ -107,6 +108,8 @@ impl std::fmt::Display for Figures {
             self.delivered,
             self.stale,
             self.retries,
+            self.asked,
+            self.alone,
             self.dials,
             self.steps,
             self.lasted.as_secs_f64(),
