@@ -16,7 +16,8 @@
 //! - The same events at the same times give the same commands.
 //!
 //! Where to read: [`fleet`](self) knows the processes, `sessions` what they say, `submit` how a job
-//! starts, `plan` who runs what, `report` what comes back, `conclude` how a job ends, `view` and
+//! starts, `plan` who runs what, `report` what comes back, `suspects` what an item may have killed,
+//! `conclude` how a job ends, `view` and
 //! `status` what is announced, `record` what is kept, and `restore` how an engine goes on from that.
 
 mod conclude;
@@ -29,6 +30,7 @@ mod restore;
 mod sessions;
 mod status;
 mod submit;
+mod suspects;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -219,7 +221,12 @@ impl Engine {
     /// The processes that count as alive, by kind and name.
     #[must_use]
     pub fn processes(&self) -> Vec<ProcessStatus> {
-        self.fleet.statuses()
+        let mut statuses = self.fleet.statuses();
+        for status in &mut statuses {
+            let told = |job: &Job| job.suspects.told(status.incarnation);
+            status.suspects = self.jobs.values().map(told).sum();
+        }
+        statuses
     }
 
     /// How many jobs are not over.
@@ -260,6 +267,7 @@ impl Engine {
         }
         self.trim(now);
         self.record();
+        self.answer_due(now);
         self.announce();
         self.push_statuses(now);
     }

@@ -6,6 +6,7 @@ use stageline_protocol::control::{
     Census, Function, Hello, JobView, Peer, ProcessKind, Report, TaskReport,
 };
 use stageline_protocol::pipeline::Pipeline;
+use stageline_protocol::suspect::MarkState;
 use stageline_protocol::task::{Dials, Plan, Task};
 use stageline_protocol::{Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
 
@@ -116,6 +117,13 @@ impl Node {
         Some(difference)
     }
 
+    /// Whether an item has it to itself: its end would convict that one, who did nothing.
+    pub(super) fn has_suspect(&self) -> bool {
+        let waits = |state| matches!(state, MarkState::Asking | MarkState::Running);
+        let marked = self.tasks.values().flat_map(|running| running.task.report(None).marked);
+        marked.into_iter().any(|item| !waits(item.state))
+    }
+
     /// The plan of a task, as the present view has it.
     pub(super) fn plan(&self, id: TaskId) -> Option<Plan> {
         let view = self.view.as_ref()?;
@@ -130,6 +138,7 @@ impl Node {
             pause: view.pause_sources,
             cut: view.cut.iter().copied().collect(),
             position: view.positions.get(&id.stage).copied(),
+            again: view.tasks.iter().any(|plan| plan.id == id && plan.again),
         })
     }
 

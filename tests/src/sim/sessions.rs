@@ -6,6 +6,7 @@ use stageline_coordinator::store::Store;
 use stageline_protocol::control::{
     Down, Function, JobPhase, JobView, ProcessKind, Submit, TaskEnd, Up,
 };
+use stageline_protocol::suspect::Verdict;
 use stageline_protocol::{Incarnation, Term, Time};
 
 use super::cluster::{Cluster, Event};
@@ -267,6 +268,19 @@ impl Cluster {
             Down::Welcome(_) => Ok(()),
             Down::Alive => self.coordinator_heard(pid),
             Down::View(view) => self.view_arrived(pid, *view),
+            Down::Verdicts(said) => {
+                let now = self.now;
+                let Some(running) = self.nodes[pid].tasks.get_mut(&said.task) else {
+                    return Ok(());
+                };
+                for (lineage, verdict) in &said.verdicts {
+                    self.log.note(now, format_args!("{}: {lineage} {verdict:?}", said.task));
+                    self.figures.asked += 1;
+                    self.figures.alone += u64::from(*verdict == Verdict::Start);
+                    running.task.verdict(now, lineage, verdict);
+                }
+                self.drive(pid, said.task)
+            }
             Down::Status(status) => {
                 if let JobPhase::Ended(outcome) = status.phase {
                     self.log.note(self.now, format_args!("the job ended: {outcome:?}"));

@@ -18,6 +18,7 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Op, Site};
+use stageline_protocol::suspect::Verdicts;
 use stageline_protocol::task::{Limits, Task};
 use stageline_protocol::{Incarnation, JobId, TaskId, Term, VERSIONS};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::leave::Leaving;
 use super::census::Counters;
 use super::dial::Transports;
+use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
@@ -101,6 +103,7 @@ pub struct Node {
     lease: Duration,
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
+    gate: Gate,
     loops: JoinSet<(JobId, TaskId)>,
     handles: BTreeMap<(JobId, TaskId), AbortHandle>,
     started: Instant,
@@ -149,6 +152,7 @@ impl Node {
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
             transports,
+            gate: Gate::default(),
             loops: JoinSet::new(),
             handles: BTreeMap::new(),
             started: Instant::now(),
@@ -309,6 +313,7 @@ impl Node {
                     }
                 }
             }
+            Down::Verdicts(said) => self.verdicts(said),
             Down::Forget(id) => self.forget(id),
         }
         None
@@ -331,6 +336,16 @@ impl Node {
     fn coordinator_heard(&self) {
         for (_, sender) in self.jobs.values().flat_map(Job::running) {
             let _ended_already = sender.send(Event::CoordinatorHeard);
+        }
+    }
+
+    fn verdicts(&self, said: Verdicts) {
+        let current = self.welcomed.borrow().as_ref().map(|welcome| welcome.term);
+        let entry = self.jobs.get(&said.job).and_then(|job| job.tasks.get(&said.task));
+        if let (true, Some(sender)) =
+            (current == Some(said.term), entry.and_then(|e| e.sender.as_ref()))
+        {
+            let _ended_already = sender.send(Event::Verdicts(said.verdicts));
         }
     }
 
@@ -488,6 +503,8 @@ impl Node {
             routes: self.handle.routes.clone(),
             transports: self.transports.clone(),
             counters: self.handle.counters.clone(),
+            // A client's death ends its jobs: there is nobody to tell what it died of.
+            gate: (self.config.kind == ProcessKind::Worker).then(|| self.gate.clone()),
             started: self.started,
             cancelled,
         };

@@ -6,7 +6,8 @@ use stageline_protocol::control::{
     Function, Hello, JobPhase, JobStatus, Outcome, ProcessKind, StageStatus, TaskStats,
 };
 use stageline_protocol::pipeline::{Op, Pipeline, Site, Stage};
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
+use stageline_protocol::suspect::Death;
+use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, Step, StageId, TaskId, Term, Time, VERSIONS};
 
 use super::*;
 use crate::store::{MemoryStore, StoredTask};
@@ -81,6 +82,13 @@ fn task(job: u64, epoch: u64, slots: u32) -> Record {
     Record::Task { job: JobId(job), task }
 }
 
+fn suspect(job: u64, root: u64, deaths: usize) -> Record {
+    let death = Death { worker: "w".into(), process: Incarnation(2), alone: deaths == 1 };
+    let lineage = Lineage::root(StageId(0), root).with(Step::Output(root)).with(Step::Branch(1));
+    let (job, stage) = (JobId(job), StageId(1));
+    Record::Suspect { job, stage, lineage, deaths: vec![death; deaths] }
+}
+
 fn record() -> impl Strategy<Value = Record> {
     let job = 1u64..4;
     prop_oneof![
@@ -102,6 +110,7 @@ fn record() -> impl Strategy<Value = Record> {
         }),
         (job.clone(), 0u32..2)
             .prop_map(|(job, stage)| Record::Finished { job: JobId(job), stage: StageId(stage) }),
+        (job.clone(), 0u64..3, 0usize..3).prop_map(|(job, root, deaths)| suspect(job, root, deaths)),
         job.clone().prop_map(|job| Record::Ended {
             job: JobId(job),
             client: Incarnation(1),

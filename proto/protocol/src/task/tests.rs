@@ -1,6 +1,7 @@
 //! Scenarios: a few tasks wired by hand, over wires that carry a frame at once or not at all.
 
 mod bench;
+mod marks;
 
 use std::time::Duration;
 
@@ -474,7 +475,7 @@ fn value() -> Finished {
 
 fn item(root: u64) -> Item {
     let lineage = Lineage::root(StageId(0), root);
-    Item { lineage, body: Body::Value(Encoding::Raw, Bytes::from_static(b"x")) }
+    Item::new(lineage, Body::Value(Encoding::Raw, Bytes::from_static(b"x")))
 }
 
 fn open(dialler: TaskId, acceptor: TaskId, role: Role, number: u64) -> Open {
