@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::net::Net;
 use super::oracle::{Verdict, judge};
 use super::work::{ROLES, Shape};
-use crate::cluster::{Process, censuses, wait_for};
+use crate::cluster::{Process, censuses, processes, wait_for};
 
 /// The name of the coordinator.
 pub const COORDINATOR: &str = "coordinator";
@@ -211,6 +211,21 @@ impl Fleet {
         Running { shape, items, since: Instant::now(), to }
     }
 
+    /// The workers that run a suspect: their deaths would convict an item that kills nobody.
+    ///
+    /// # Panics
+    /// When the coordinator does not answer.
+    pub async fn run_suspects(&self) -> Vec<String> {
+        let all = processes(&self.address).await.into_iter();
+        all.filter(|process| process.suspects > 0).map(|process| process.name).collect()
+    }
+
+    /// Whether the coordinator runs and listens.
+    #[must_use]
+    pub fn has_coordinator(&self) -> bool {
+        self.state(COORDINATOR) == State::Running && self.log(COORDINATOR).contains("listening on")
+    }
+
     /// How many results of a job have come so far; calls of its sink, if it has one.
     #[must_use]
     pub fn progress(&self, job: &Running) -> usize {
@@ -251,7 +266,7 @@ impl Fleet {
     /// When the coordinator does not answer.
     pub async fn busy(&self) -> Vec<String> {
         // It may have been started again just now.
-        wait_for("the coordinator", || self.log(COORDINATOR).contains("listening on")).await;
+        wait_for("the coordinator", || self.has_coordinator()).await;
         let all = censuses(&self.address).await.into_iter();
         // The coordinator counts its sessions as links, and its jobs as tasks.
         let busy = all.filter(|(name, c)| {
