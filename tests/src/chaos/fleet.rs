@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::net::Net;
 use super::oracle::{Verdict, judge};
 use super::work::{ROLES, Shape};
-use crate::cluster::{Process, censuses, wait_for};
+use crate::cluster::{Process, censuses, suspects, wait_for};
 
 /// The name of the coordinator.
 pub const COORDINATOR: &str = "coordinator";
@@ -151,6 +151,28 @@ impl Fleet {
         let member = self.member(name);
         member.process.kill();
         member.state = State::Dead;
+    }
+
+    /// SIGKILL, unless that would convict an innocent item: a worker that runs a suspect is spared, and
+    /// so is one of which the coordinator cannot be asked just now. Stopped first, it cannot begin with
+    /// one in between. Answers whether it is dead.
+    pub async fn kill_sparing(&mut self, name: &str) -> bool {
+        let coordinator = self.state(COORDINATOR);
+        let worker = name != COORDINATOR && name != CLIENT;
+        // One that is dead counts no deaths.
+        if worker && coordinator != State::Dead {
+            self.member(name).process.signal("STOP");
+            let suspects = match coordinator {
+                State::Running => suspects(&self.address, name).await,
+                _ => None,
+            };
+            if suspects != Some(0) {
+                self.member(name).process.signal("CONT");
+                return false;
+            }
+        }
+        self.kill(name);
+        true
     }
 
     /// SIGSTOP.

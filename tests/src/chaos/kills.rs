@@ -88,7 +88,7 @@ impl Driver {
             }
             self.bring_back(&mut jobs.verdict.faults);
             if self.killed() < self.plan.kills && Instant::now() >= next_fault {
-                self.strike(jobs.shape());
+                self.strike(jobs.shape()).await;
                 next_fault = Instant::now() + self.pause();
             }
             tokio::time::sleep(LOOK).await;
@@ -129,13 +129,15 @@ impl Driver {
         }
     }
 
-    fn strike(&mut self, shape: Shape) {
+    async fn strike(&mut self, shape: Shape) {
         let (fault, victim) = self.draw(shape);
         let Some(victim) = victim else { return };
         let kind = victim.split('-').next().unwrap_or_default().to_owned();
         let back = match fault {
             Fault::Kill(back) => {
-                self.fleet.kill(&victim);
+                if !self.fleet.kill_sparing(&victim).await {
+                    return;
+                }
                 *self.kills.entry(kind).or_default() += 1;
                 self.killed_at.push(now());
                 back
