@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::net::Net;
 use super::oracle::{Verdict, judge};
 use super::work::{ROLES, Shape};
-use crate::cluster::{Process, censuses, processes, wait_for};
+use crate::cluster::{Process, censuses, suspects, wait_for};
 
 /// The name of the coordinator.
 pub const COORDINATOR: &str = "coordinator";
@@ -153,6 +153,28 @@ impl Fleet {
         member.state = State::Dead;
     }
 
+    /// SIGKILL, unless that would convict an innocent item: a worker that runs a suspect is spared, and
+    /// so is one of which the coordinator cannot be asked just now. Stopped first, it cannot begin with
+    /// one in between. Answers whether it is dead.
+    pub async fn kill_sparing(&mut self, name: &str) -> bool {
+        let coordinator = self.state(COORDINATOR);
+        let worker = name != COORDINATOR && name != CLIENT;
+        // One that is dead counts no deaths.
+        if worker && coordinator != State::Dead {
+            self.member(name).process.signal("STOP");
+            let suspects = match coordinator {
+                State::Running => suspects(&self.address, name).await,
+                _ => None,
+            };
+            if suspects != Some(0) {
+                self.member(name).process.signal("CONT");
+                return false;
+            }
+        }
+        self.kill(name);
+        true
+    }
+
     /// SIGSTOP.
     pub fn stop(&mut self, name: &str) {
         let member = self.member(name);
@@ -209,15 +231,6 @@ impl Fleet {
         arguments.extend(["--items", &items_text, "--to", &to_text].map(str::to_owned));
         self.launch(CLIENT, arguments);
         Running { shape, items, since: Instant::now(), to }
-    }
-
-    /// The workers that run a suspect: their deaths would convict an item that kills nobody.
-    ///
-    /// # Panics
-    /// When the coordinator does not answer.
-    pub async fn run_suspects(&self) -> Vec<String> {
-        let all = processes(&self.address).await.into_iter();
-        all.filter(|process| process.suspects > 0).map(|process| process.name).collect()
     }
 
     /// Whether the coordinator runs and listens.
