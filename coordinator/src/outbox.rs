@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stageline_protocol::JobId;
 use stageline_protocol::control::{Down, JobStatus, JobView, Welcome};
+use stageline_protocol::suspect::Verdicts;
+use stageline_protocol::{JobId, TaskId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ struct State {
     refused: Option<String>,
     views: BTreeMap<JobId, Box<JobView>>,
     statuses: BTreeMap<JobId, Box<JobStatus>>,
+    /// The latest answer what the latest report asks.
+    verdicts: BTreeMap<(JobId, TaskId), Verdicts>,
 }
 
 /// A place in the queue.
@@ -40,6 +43,7 @@ enum Slot {
     Alive,
     View(JobId),
     Status(JobId),
+    Verdicts(JobId, TaskId),
     Forget(JobId),
 }
 
@@ -69,6 +73,11 @@ impl Outbox {
                 state.statuses.insert(status.job, status);
                 slot
             }
+            Down::Verdicts(verdicts) => {
+                let of = (verdicts.job, verdicts.task);
+                state.verdicts.insert(of, verdicts);
+                Slot::Verdicts(of.0, of.1)
+            }
             Down::Forget(job) => {
                 // What should be of a job that is to be forgotten need not be said any more, and
                 // must not be said after.
@@ -76,6 +85,7 @@ impl Outbox {
                     state.waiting.remove(&Slot::View(job));
                     state.order.retain(|slot| *slot != Slot::View(job));
                 }
+                state.verdicts.retain(|(of, _), _| *of != job);
                 Slot::Forget(job)
             }
         };
@@ -138,6 +148,7 @@ impl State {
                 Slot::Alive => Some(Down::Alive),
                 Slot::View(job) => self.views.remove(&job).map(Down::View),
                 Slot::Status(job) => self.statuses.remove(&job).map(Down::Status),
+                Slot::Verdicts(job, task) => self.verdicts.remove(&(job, task)).map(Down::Verdicts),
                 Slot::Forget(job) => Some(Down::Forget(job)),
             };
             if message.is_some() {

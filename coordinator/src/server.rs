@@ -483,6 +483,17 @@ fn log(record: &Record) {
         Record::Position { job, stage, position } => {
             tracing::debug!(%job, %stage, position, "position");
         }
+        Record::Suspect { job, stage, lineage, deaths } => match deaths.last() {
+            None => tracing::info!(%job, "item {lineage} of {stage} is no longer a suspect"),
+            Some(death) if death.alone => tracing::warn!(
+                %job, worker = %death.worker, deaths = deaths.len(),
+                "item {lineage} of {stage} ran alone when its process died: it is convicted"
+            ),
+            Some(death) => tracing::warn!(
+                %job, worker = %death.worker, deaths = deaths.len(),
+                "item {lineage} of {stage} was in process when a process died again: it runs alone"
+            ),
+        },
         Record::Forgotten { job } => tracing::debug!(%job, "job forgotten"),
         record => tracing::trace!(?record, "kept"),
     }

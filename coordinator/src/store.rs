@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use stageline_protocol::control::{Hello, JobStatus};
 use stageline_protocol::pipeline::Pipeline;
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId, Term, Time};
+use stageline_protocol::suspect::Death;
+use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, StageId, Term, Time};
 
 mod fact;
 mod redb;
@@ -76,6 +77,17 @@ pub enum Record {
         stage: StageId,
         /// The lowest root that is not acked.
         position: u64,
+    },
+    /// A marked item was in process at these deaths; none: it is forgotten.
+    Suspect {
+        /// The job.
+        job: JobId,
+        /// The stage where it was in process.
+        stage: StageId,
+        /// The item.
+        lineage: Lineage,
+        /// All the deaths that count.
+        deaths: Vec<Death>,
     },
     /// A source has no more roots, and all that it had are acked.
     Finished {

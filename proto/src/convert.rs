@@ -15,6 +15,7 @@ mod ranges;
 mod report;
 mod session;
 mod status;
+mod suspect;
 
 use std::time::Duration;
 

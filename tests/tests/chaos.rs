@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use stageline::{Client, Job, JobStatus, Results, Stream, TaskStats};
-use stageline_tests::chaos::fleet::{CLIENT, Fleet};
+use stageline_tests::chaos::fleet::{CLIENT, COORDINATOR, Fleet};
 use stageline_tests::chaos::oracle::Verdict;
 use stageline_tests::chaos::work::Shape;
 use stageline_tests::cluster::{Cluster, eventually, guarded, processes, wait_for};
@@ -38,9 +38,12 @@ async fn kill_each(
     let part = usize::try_from(ITEMS).unwrap() / (roles.len() + 1);
     for (place, role) in roles.iter().enumerate() {
         let moment = part * place + rng.usize(1..part);
-        let victim = format!("{role}-{}", rng.u32(1..=2));
+        let victim = match *role {
+            COORDINATOR => role.to_string(),
+            _ => format!("{role}-{}", rng.u32(1..=2)),
+        };
         wait_for("so many results", || fleet.progress(&job) >= moment).await;
-        fleet.kill(&victim);
+        while !fleet.kill_sparing(&victim).await {}
         fleet.restart(&victim);
     }
     let mut verdict = None;
@@ -54,12 +57,12 @@ async fn kill_each(
 
 #[tokio::test]
 async fn processes_of_every_kind_are_killed_and_every_result_comes_once() {
-    let mut fleet = Fleet::start(CHAOS, 2, None, false).await;
+    let mut fleet = Fleet::start(CHAOS, 2, None).await;
     let mut rng = fastrand::Rng::with_seed(7);
     let mut sum = Verdict::default();
     for (shape, roles) in [
-        (Shape::Plain, &["one", "two", "three"][..]),
-        (Shape::Spread, &["source", "one", "two", "three"]),
+        (Shape::Plain, &["one", COORDINATOR, "two", "three"][..]),
+        (Shape::Spread, &["source", "one", COORDINATOR, "two", "three"]),
         (Shape::Sink, &["one", "two", "sink"]),
     ] {
         let verdict = kill_each(&mut fleet, &mut rng, shape, roles).await;

@@ -73,6 +73,7 @@ fn nothing_is_lost_and_nothing_comes_twice_whatever_breaks() {
     assert_not_vacuous(&figures, 1_000);
     assert!(figures.carried > 0, "nothing ever carried over to a newer connection");
     assert!(figures.returned > 0, "nothing was ever given back");
+    assert!(figures.alone > 0, "no suspect ever ran");
 }
 
 #[test]

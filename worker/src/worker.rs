@@ -24,6 +24,7 @@ use crate::sdk::{Registry, RegistryError};
 /// # async fn example(registry: Registry) -> Result<(), Box<dyn std::error::Error>> {
 /// let worker = Worker::new(registry, "coordinator:7400").name("worker-1").start().await?;
 /// tokio::signal::ctrl_c().await?;
+/// worker.leave(std::time::Duration::from_secs(25)).await;
 /// worker.stop().await;
 /// # Ok(())
 /// # }
@@ -197,6 +198,15 @@ impl RunningWorker {
     /// Cancel safe.
     pub async fn stopped(&mut self) -> Stopped {
         (&mut self.node).await.unwrap_or(Stopped::Told)
+    }
+
+    /// Leaves in good order: takes nothing more, gives back what has not started, and finishes the
+    /// rest, for as long as `grace` at the most; what is left then runs again elsewhere. The
+    /// coordinator is told; one that is away keeps nothing waiting for longer. Call
+    /// [`stop`](Self::stop) behind it, or instead of waiting for it: dropping this future does not
+    /// make the worker stay.
+    pub async fn leave(&self, grace: Duration) {
+        self.handle.leave(grace).await;
     }
 
     /// Stops it: its tasks end, the coordinator is told, and what was not acked runs elsewhere.

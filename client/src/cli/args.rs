@@ -86,6 +86,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   stageline worker
   stageline worker --name w1 --slots jq=8 --slots read=32
+  stageline worker --grace 5m                              SIGTERM lets long calls finish
   stageline worker --coordinator 10.0.0.5:7400 --listen 0.0.0.0:7401 --advertise 10.0.0.6:7401")]
     Worker(Worker),
     /// List the jobs of a coordinator, show one, or cancel one.
@@ -157,6 +158,12 @@ pub struct Worker {
     /// Give up if the coordinator is not there after this long. Unset: try until it is.
     #[arg(long, env = "STAGELINE_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = units::duration)]
     pub connect_timeout: Option<Duration>,
+    /// How long the worker may take to leave when SIGTERM asks it to: it takes nothing more, gives
+    /// back what has not started, and finishes the rest. What is not finished then runs again
+    /// elsewhere, and ending takes up to 2 s more. Keep it a few seconds below what sends SIGKILL
+    /// behind SIGTERM: Kubernetes does so after 30 s.
+    #[arg(long, env = "STAGELINE_GRACE", value_name = "DURATION", default_value = "25s", value_parser = units::duration)]
+    pub grace: Duration,
     /// Offer only these functions. Unset: all that this program has.
     #[arg(long, env = "STAGELINE_ONLY", value_name = "FUNCTION", value_delimiter = ',')]
     pub only: Vec<String>,
@@ -267,6 +274,10 @@ mod tests {
             panic!("not coordinator")
         };
         assert_eq!((it.listen.to_string().as_str(), it.store), (DEFAULT_COORDINATOR, None));
+        let Command::Worker(it) = parse("stageline worker").expect("good").command else {
+            panic!("not worker")
+        };
+        assert_eq!(it.grace, Duration::from_secs(25));
         let Command::Jobs(jobs) = parse("stageline jobs").expect("good").command else {
             panic!("not jobs")
         };

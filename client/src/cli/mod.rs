@@ -122,16 +122,35 @@ impl Told {
     }
 
     /// Waits for it, and answers by what. Cancel safe.
-    async fn ended_by(&mut self) -> &'static str {
+    async fn ended_by(&mut self) -> By {
         #[cfg(unix)]
         tokio::select! {
-            _ = self.interrupted.recv() => "Ctrl-C",
-            _ = self.terminated.recv() => "SIGTERM",
+            _ = self.interrupted.recv() => By::Interrupt,
+            _ = self.terminated.recv() => By::Terminate,
         }
         #[cfg(not(unix))]
         {
             let _ = tokio::signal::ctrl_c().await;
-            "Ctrl-C"
+            By::Interrupt
         }
+    }
+}
+
+/// How somebody asks the process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Now, please.
+    Interrupt,
+    /// In good order.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has it"))]
+    Terminate,
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "Ctrl-C",
+            Self::Terminate => "SIGTERM",
+        })
     }
 }

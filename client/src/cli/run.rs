@@ -126,7 +126,7 @@ async fn follow(
     let end = tokio::select! {
         end = take_all(&mut results, &mut outputs, file.fail_fast, &job) => end,
         never = keep_showing(&mut progress, &job) => match never {},
-        by = told.ended_by() => Err(Ended::Broken(by.to_owned(), anyhow::anyhow!("ended by {by}"))),
+        by = told.ended_by() => Err(Ended::Broken(by.to_string(), anyhow::anyhow!("ended by {by}"))),
     };
     let failed = outputs.failed > 0;
     let written = match end {

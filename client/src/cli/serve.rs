@@ -8,18 +8,19 @@ use stageline_coordinator::engine::Config;
 use stageline_coordinator::server::{Coordinator, wall_clock};
 use stageline_coordinator::service::{self, Listener};
 use stageline_coordinator::store::RedbStore;
-use stageline_worker::Worker;
+use stageline_worker::{RunningWorker, Worker};
 use tokio_util::sync::CancellationToken;
 
-use super::args;
 use super::progress::summary::Exit;
+use super::units::show_duration;
+use super::{By, Told, args};
 use crate::Registry;
 
 /// How long open connections may take to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
 pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit> {
-    let mut told = super::Told::listen()?;
+    let mut told = Told::listen()?;
     let listener = Listener::bind(&args.listen.to_string()).await?;
     // Before anybody is told that it listens: it may not come to that.
     let coordinator = match store(args.store, args.listen.port())? {
@@ -97,7 +98,7 @@ pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow
     if let Some(limit) = args.connect_timeout {
         worker = worker.connect_timeout(limit);
     }
-    let mut told = super::Told::listen()?;
+    let mut told = Told::listen()?;
     let mut worker = worker.start().await?;
     tracing::info!(
         "worker {} listening on {}, for the coordinator at {}",
@@ -108,9 +109,26 @@ pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow
     tokio::select! {
         stopped = worker.stopped() => Err(stopped.into()),
         by = told.ended_by() => {
-            tracing::info!("{by}: the worker ends");
+            if by == By::Terminate {
+                leave(&worker, args.grace, &mut told).await;
+            } else {
+                tracing::info!("{by}: the worker ends");
+            }
             worker.stop().await;
             Ok(Exit::Fine)
         }
+    }
+}
+
+/// Leaves in good order, unless somebody asks again.
+async fn leave(worker: &RunningWorker, grace: Duration, told: &mut Told) {
+    tracing::info!(
+        "SIGTERM: leaving; what has begun may take {} to finish, the rest goes to other workers (a \
+         second signal ends the worker at once)",
+        show_duration(grace)
+    );
+    tokio::select! {
+        () = worker.leave(grace) => tracing::info!("the worker has left"),
+        by = told.ended_by() => tracing::info!("{by}: the worker ends at once"),
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Process {
     expires: Time,
     /// When it counts as dead because its session broke.
     grace: Option<Time>,
+    /// Its session was ended here: its end is no death of its own.
+    refused: bool,
 }
 
 impl Process {
@@ -109,8 +111,8 @@ impl Fleet {
         }
         self.sessions.insert(session, id);
         let expires = now + config.lease;
-        let session = Some(session);
-        let process = Process { hello, session, census, leaving, expires, grace: None };
+        let (session, grace, refused) = (Some(session), None, false);
+        let process = Process { hello, session, census, leaving, expires, grace, refused };
         self.processes.insert(id, process);
         older_session
     }
@@ -119,8 +121,9 @@ impl Fleet {
     pub(super) fn restore(&mut self, now: Time, hello: Hello, config: &Config) {
         let (census, expires) = (Census::default(), now + config.lease);
         let id = hello.incarnation;
-        let (session, leaving, grace) = (None, false, None);
-        self.processes.insert(id, Process { hello, session, census, leaving, expires, grace });
+        let (session, leaving, grace, refused) = (None, false, None, false);
+        let process = Process { hello, session, census, leaving, expires, grace, refused };
+        self.processes.insert(id, process);
     }
 
     /// A process gave a sign of life.
@@ -162,6 +165,15 @@ impl Fleet {
         }
     }
 
+    /// Its session is ended from here.
+    pub(super) fn refuse(&mut self, session: SessionId) {
+        if let Some(id) = self.sessions.get(&session)
+            && let Some(process) = self.processes.get_mut(id)
+        {
+            process.refused = true;
+        }
+    }
+
     /// Strikes a process off.
     pub(super) fn remove(&mut self, id: Incarnation) -> Option<Process> {
         let process = self.processes.remove(&id)?;
@@ -187,18 +199,21 @@ impl Fleet {
     }
 
     /// Those whose time has run out, and why.
-    pub(super) fn expired(&self, now: Time, config: &Config) -> Vec<(Incarnation, String)> {
+    /// Whether it died, as far as can be told: of one that is silent, it cannot.
+    pub(super) fn expired(&self, now: Time, config: &Config) -> Vec<(Incarnation, String, bool)> {
         let why = |process: &Process| {
             if process.expires <= now {
-                Some(format!("nothing was heard of it for {:?}", config.lease))
+                Some((format!("nothing was heard of it for {:?}", config.lease), false))
             } else if process.grace.is_some_and(|grace| grace <= now) {
                 let grace = config.reset_grace;
-                Some(format!("its session broke, and it was not back within {grace:?}"))
+                let why = format!("its session broke, and it was not back within {grace:?}");
+                Some((why, !process.refused))
             } else {
                 None
             }
         };
-        self.processes.iter().filter_map(|(id, p)| why(p).map(|why| (*id, why))).collect()
+        let all = self.processes.iter();
+        all.filter_map(|(id, p)| why(p).map(|(why, died)| (*id, why, died))).collect()
     }
 
     pub(super) fn timeout(&self) -> Option<Time> {
@@ -214,6 +229,7 @@ impl Fleet {
             functions: process.hello.functions.clone(),
             census: process.census,
             connected: process.session.is_some(),
+            suspects: 0,
             leaving: process.leaving,
         };
         let mut all: Vec<_> = self.processes.iter().map(status).collect();

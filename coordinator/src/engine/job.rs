@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use stageline_protocol::control::{JobPhase, Outcome, TaskReport, TaskStats};
 use stageline_protocol::graph::Graph;
-use stageline_protocol::pipeline::Stage;
+use stageline_protocol::pipeline::{Op, Stage};
 use stageline_protocol::{ChannelId, Epoch, Incarnation, JobId, StageId, TaskId, Time};
 
 use super::Config;
 use super::record::Level;
+use super::suspects::Suspects;
 
 /// A job that is not over.
 #[derive(Debug)]
@@ -39,6 +40,10 @@ pub(super) struct Job {
     pub(super) positions: BTreeMap<StageId, u64>,
     /// Sources that are exhausted and all of whose roots are acked.
     pub(super) finished: BTreeSet<StageId>,
+    /// Stages of which there has been a task.
+    pub(super) begun: BTreeSet<StageId>,
+    /// Its items that may have killed a process.
+    pub(super) suspects: Suspects,
     /// How often a task of a stage has ended because it reached nobody, having sent nothing.
     pub(super) unreached: BTreeMap<StageId, u32>,
     /// Figures of tasks that were struck off with their process.
@@ -78,6 +83,8 @@ pub(super) struct Task {
     pub(super) held: Option<(u64, u32)>,
     /// For a source: the root that it began with.
     pub(super) start: u64,
+    /// For a source: there was another before.
+    pub(super) again: bool,
     /// What it last said.
     pub(super) report: TaskReport,
     /// What is kept of it.
@@ -151,6 +158,8 @@ impl Job {
             cut: BTreeSet::new(),
             positions: BTreeMap::new(),
             finished: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            suspects: Suspects::default(),
             unreached: BTreeMap::new(),
             past: BTreeMap::new(),
             struck: Vec::new(),
@@ -174,6 +183,8 @@ impl Job {
     pub(super) fn end(&mut self, now: Time, outcome: Outcome) {
         self.turn(now, JobPhase::Ending(outcome));
         self.ending = Some(now);
+        // Nothing of it starts any more, and its record is closed.
+        self.suspects = Suspects::default();
         self.stale = true;
         let epochs: Vec<Epoch> = self.in_views().map(|task| task.id.epoch).collect();
         for epoch in epochs {
@@ -217,6 +228,8 @@ impl Job {
     pub(super) fn begin(&mut self, stage: StageId, process: Incarnation, worker: &str, slots: u32) {
         self.highest = Epoch(self.highest.0 + 1);
         let id = TaskId { stage, epoch: self.highest };
+        let source = self.stage(stage).is_some_and(|stage| stage.op == Op::Source);
+        let again = !self.begun.insert(stage) && source;
         let task = Task {
             id,
             process,
@@ -225,6 +238,7 @@ impl Job {
             slots,
             held: None,
             start: self.positions.get(&stage).copied().unwrap_or(0),
+            again,
             report: TaskReport { id, ..TaskReport::default() },
             recorded: None,
         };
@@ -265,6 +279,7 @@ impl Job {
             self.stale |= task.life.in_views();
             self.replan |= task.life.in_views();
             (task.life, task.slots, task.held) = (Life::Over, 0, None);
+            self.suspects.task_over(epoch);
             self.touched = true;
         }
     }
@@ -313,7 +328,7 @@ impl Job {
     pub(super) fn timeout(&self, config: &Config) -> Option<Time> {
         let waiting = matches!(self.phase, JobPhase::Waiting(_)).then_some(self.wait_until);
         let ending = self.ending.map(|since| since + config.lease);
-        [waiting, ending, self.status_due].into_iter().flatten().min()
+        [waiting, ending, self.status_due, self.suspects.timeout()].into_iter().flatten().min()
     }
 }
 

@@ -6,15 +6,18 @@
 //! a lost message, a repeated one and a reconnection need no case of their own.
 //!
 //! Guarantees:
-//! - Commands are to be carried out in order, and a [`Command::Persist`] is to be safe before the
-//!   next one is begun: no epoch, position or outcome is announced before it is stored.
+//! - Commands are to be carried out in order, and a [`Command::Persist`] is to be safe before any
+//!   later one is begun: no task, position or outcome is announced before it is stored.
+//! - What is stored is all that is needed: [`Engine::restore`] makes of it the engine as it was, all
+//!   of whose sessions have just broken.
 //! - Epochs of a job only rise. A source or terminal has at most one current task.
 //! - The slots of a stage under `workers(n)`, and those taken away and possibly still in use, are
 //!   never more than `n` in all.
 //! - The same events at the same times give the same commands.
 //!
 //! Where to read: [`fleet`](self) knows the processes, `sessions` what they say, `submit` how a job
-//! starts, `plan` who runs what, `report` what comes back, `conclude` how a job ends, `view` and
+//! starts, `plan` who runs what, `report` what comes back, `suspects` what an item may have killed,
+//! `conclude` how a job ends, `view` and
 //! `status` what is announced, `record` what is kept, and `restore` how an engine goes on from that.
 
 mod conclude;
@@ -27,6 +30,7 @@ mod restore;
 mod sessions;
 mod status;
 mod submit;
+mod suspects;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -217,7 +221,12 @@ impl Engine {
     /// The processes that count as alive, by kind and name.
     #[must_use]
     pub fn processes(&self) -> Vec<ProcessStatus> {
-        self.fleet.statuses()
+        let mut statuses = self.fleet.statuses();
+        for status in &mut statuses {
+            let told = |job: &Job| job.suspects.told(status.incarnation);
+            status.suspects = self.jobs.values().map(told).sum();
+        }
+        statuses
     }
 
     /// How many jobs are not over.
@@ -258,6 +267,7 @@ impl Engine {
         }
         self.trim(now);
         self.record();
+        self.answer_due(now);
         self.announce();
         self.push_statuses(now);
     }

@@ -24,6 +24,7 @@ impl Engine {
         let title = worker.map_or_else(String::new, |process| process.title());
         let mut ends: Option<Outcome> = None;
         let mut records: Vec<Record> = Vec::new();
+        let mut asking: Vec<Epoch> = Vec::new();
 
         job.touched = true;
         if report.term == self.term {
@@ -35,6 +36,7 @@ impl Engine {
             if task.id != said.id || task.process != from {
                 continue;
             }
+            let asks = !said.marked.is_empty() || !task.report.marked.is_empty();
             let changed = task.report != said;
             task.report = said.clone();
             let (life, stage) = (task.life, task.id.stage);
@@ -47,6 +49,9 @@ impl Engine {
             if !life.in_views() || job.is_over() {
                 continue;
             }
+            if asks && said.ended.is_none() {
+                asking.push(epoch);
+            }
             job.take_cuts(&said);
             if let Some(source) = said.source {
                 records.extend(job.take_source(stage, source));
@@ -58,10 +63,14 @@ impl Engine {
                 ends = ends.or(job.task_ended(epoch, end, &title, replayable));
             }
         }
+        records.extend(job.suspects.records(id));
         job.weigh();
         job.replan |= job.unsettled;
         for record in records {
             self.persist(record);
+        }
+        for epoch in asking {
+            self.answer(now, id, epoch);
         }
         if let Some(outcome) = ends {
             self.end_job(now, id, outcome);
@@ -72,6 +81,7 @@ impl Engine {
 impl Job {
     /// The process has applied a view: what that took away and the report does not have is free.
     fn confirm(&mut self, from: Incarnation, report: &Report) {
+        let mut over = Vec::new();
         for task in self.tasks.values_mut().filter(|task| task.process == from) {
             if task.held.is_some_and(|(revision, _)| report.revision < revision) {
                 continue;
@@ -80,8 +90,10 @@ impl Job {
             let listed = report.tasks.iter().any(|said| said.id == task.id);
             if task.life == Life::Retiring && !listed {
                 task.life = Life::Over;
+                over.push(task.id.epoch);
             }
         }
+        over.into_iter().for_each(|epoch| self.suspects.task_over(epoch));
     }
 
     /// Notes the channels that a task says are cut, as far as they are its own.
@@ -104,7 +116,9 @@ impl Job {
             return Vec::new();
         };
         let mut records = Vec::new();
-        if stage.site == Site::Fleet {
+        let site = stage.site;
+        self.suspects.below(id, source.watermark);
+        if site == Site::Fleet {
             let (stored, position) = (self.positions.get(&id).copied(), source.watermark);
             if position > stored.unwrap_or(0) {
                 self.positions.insert(id, position);
@@ -112,10 +126,10 @@ impl Job {
                 records.push(Record::Position { job: self.id, stage: id, position });
             }
         }
-        if source.exhausted.is_some_and(|roots| source.watermark >= roots) {
-            if self.finished.insert(id) {
-                records.push(Record::Finished { job: self.id, stage: id });
-            }
+        if source.exhausted.is_some_and(|roots| source.watermark >= roots)
+            && self.finished.insert(id)
+        {
+            records.push(Record::Finished { job: self.id, stage: id });
         }
         records
     }

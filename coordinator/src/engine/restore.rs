@@ -106,6 +106,7 @@ fn restore_job(
     job.positions = stored.positions;
     job.finished = stored.finished;
     if job.highest.0 > 0 {
+        job.begun = job.graph.pipeline().stages().map(|(id, _)| id).collect();
         job.phase = JobPhase::Running;
         job.stale = true;
         job.replan = true;
@@ -113,6 +114,9 @@ fn restore_job(
     let named = job.positions.keys().chain(&job.finished);
     if let Some(stage) = named.copied().find(|stage| job.stage(*stage).is_none()) {
         return Err(wrong(format!("its pipeline has no {stage}")));
+    }
+    for (item, deaths) in stored.suspects {
+        job.suspects.restore(item, deaths, now + config.lease);
     }
     let revision = job.next_revision();
     for task in stored.tasks.into_values() {
@@ -134,6 +138,7 @@ fn restore_task(stored: StoredTask, revision: u64) -> Task {
         slots: stored.slots,
         held: Some((revision, stored.held)),
         start: stored.start,
+        again: stored.start > 0,
         report: TaskReport { id: stored.id, ..TaskReport::default() },
         recorded: None,
     };

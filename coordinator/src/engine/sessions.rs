@@ -1,5 +1,7 @@
 //! What processes say: hello, signs of life, goodbye; and what happens when they say nothing.
 
+use std::time::Duration;
+
 use stageline_protocol::control::{Down, Hello, Outcome, ProcessKind, Up, Welcome};
 use stageline_protocol::pipeline::Site;
 use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
@@ -24,11 +26,12 @@ impl Engine {
             self.persist(Record::Superseded(self.fleet.superseded()));
             let why = format!("a new process registered as {:?}", hello.name);
             self.send(older, Down::Refused(format!("{why}: this one counts as dead")));
-            self.lose(now, older, &why);
+            self.lose(now, older, &why, Some(Duration::ZERO));
         }
         let known = self.fleet.get(id).map(|process| &process.hello);
         // A process that is back as it was changes nothing for anybody else.
         let same = known.is_some_and(|known| *known == hello);
+        self.reconsider(now, id, &hello.name);
         if !same {
             self.persist(Record::Process(Box::new(hello.clone())));
         }
@@ -102,7 +105,7 @@ impl Engine {
             Up::Submit(submit) => self.submitted(now, from, submit),
             Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
             Up::Leaving => self.leaves(from),
-            Up::Goodbye => self.lose(now, from, "it left"),
+            Up::Goodbye => self.lose(now, from, "it left", None),
         }
     }
 
@@ -134,13 +137,14 @@ impl Engine {
 
     /// Ends what has run out of time.
     pub(super) fn expire(&mut self, now: Time) {
-        for (id, why) in self.fleet.expired(now, &self.config) {
-            self.lose(now, id, &why);
+        for (id, why, died) in self.fleet.expired(now, &self.config) {
+            self.lose(now, id, &why, died.then_some(self.config.lease));
         }
     }
 
-    /// A process is dead, or as good as: it is struck off, with all that it ran.
-    pub(super) fn lose(&mut self, now: Time, id: Incarnation, why: &str) {
+    /// A process is dead, or as good as: it is struck off, with all that it ran. If it `died`, that
+    /// counts for the marked items that it ran, and is certain after this time.
+    pub(super) fn lose(&mut self, now: Time, id: Incarnation, why: &str, died: Option<Duration>) {
         let Some(process) = self.fleet.remove(id) else { return };
         self.persist(Record::Gone(id));
         if let Some(session) = process.session {
@@ -149,6 +153,8 @@ impl Engine {
         self.replan |= process.hello.kind == ProcessKind::Worker;
         let mut ends: Vec<(JobId, Outcome)> = Vec::new();
         for job in self.jobs.values_mut() {
+            let records = job.bury(now, id, &process.hello.name, died);
+            self.out.extend(records.into_iter().map(Command::Persist));
             let lost = job.strike(id);
             if job.client == id {
                 let reason = format!("its {} went away: {why}", process.title());
@@ -171,6 +177,7 @@ impl Engine {
 
     /// Ends a session because of what its process says. The process is as one whose session broke.
     pub(super) fn refuse(&mut self, now: Time, session: SessionId, why: String) {
+        self.fleet.refuse(session);
         self.fleet.disconnect(now, session, &self.config);
         self.out.push_back(Command::Send { session, message: Down::Refused(why) });
         self.out.push_back(Command::CloseSession { session });

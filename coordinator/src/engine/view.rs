@@ -51,11 +51,14 @@ impl Engine {
 
 impl Job {
     fn view(&self, process: Incarnation, term: Term, fleet: &Fleet) -> JobView {
-        let plan = |task: &Task| match task.life {
-            Life::Leaving { slots } => {
-                TaskPlan { id: task.id, slots, drain: self.drains(task, fleet) }
+        let plan = |task: &Task| {
+            let (id, again) = (task.id, task.again);
+            match task.life {
+                Life::Leaving { slots } => {
+                    TaskPlan { id, slots, again, drain: self.drains(task, fleet) }
+                }
+                _ => TaskPlan { id, slots: task.slots, again, drain: false },
             }
-            _ => TaskPlan { id: task.id, slots: task.slots, drain: false },
         };
         let address = |process| fleet.get(process).and_then(|p| p.hello.address.clone());
         let peer = |task: &Task| Peer {

@@ -11,7 +11,8 @@ use prost::Message as _;
 use stageline_proto::{Wire, v1};
 use stageline_protocol::control::{Hello, JobStatus};
 use stageline_protocol::pipeline::Pipeline;
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId, TaskId, Term, Time};
+use stageline_protocol::suspect::Death;
+use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, StageId, TaskId, Term, Time};
 
 use super::{Record, StoredTask};
 
@@ -70,6 +71,13 @@ pub(super) fn change(record: &Record) -> Change {
             let fact = Fact { kind: Some(Kind::Ended(ended)) }.encode_to_vec();
             Change::Replace(of_job(*job), key(record), fact)
         }
+        Record::Suspect { deaths, .. } if deaths.is_empty() => Change::Remove(key(record)),
+        Record::Suspect { job, stage, lineage, deaths } => put(Kind::Suspect(Suspect {
+            job: job.0,
+            stage: stage.0,
+            lineage: Some(lineage.encode()),
+            deaths: deaths.iter().map(Wire::encode).collect(),
+        })),
         Record::Gone(_) | Record::TaskOver { .. } | Record::Forgotten { .. } => {
             Change::Remove(key(record))
         }
@@ -101,6 +109,9 @@ fn key(record: &Record) -> String {
         Record::Task { job, task: StoredTask { id: TaskId { epoch, .. }, .. } }
         | Record::TaskOver { job, epoch } => format!("{}task/{:016x}", of_job(*job), epoch.0),
         Record::Position { job, stage, .. } => format!("{}position/{}", of_job(*job), stage.0),
+        Record::Suspect { job, stage, lineage, .. } => {
+            format!("{}suspect/{}/{lineage}", of_job(*job), stage.0)
+        }
         Record::Finished { job, stage } => format!("{}finished/{}", of_job(*job), stage.0),
         Record::Ended { job, .. } | Record::Forgotten { job } => format!("ended/{job}"),
     }
@@ -112,7 +123,7 @@ fn of_job(job: JobId) -> String {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Fact {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     kind: Option<Kind>,
 }
 
@@ -136,6 +147,8 @@ enum Kind {
     Finished(Number),
     #[prost(message, tag = "9")]
     Ended(Ended),
+    #[prost(message, tag = "10")]
+    Suspect(Suspect),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -194,6 +207,18 @@ struct Task {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct Suspect {
+    #[prost(fixed64, tag = "1")]
+    job: u64,
+    #[prost(uint32, tag = "2")]
+    stage: u32,
+    #[prost(message, optional, tag = "3")]
+    lineage: Option<v1::Lineage>,
+    #[prost(message, repeated, tag = "4")]
+    deaths: Vec<v1::Death>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct Ended {
     #[prost(fixed64, tag = "1")]
     job: u64,
@@ -244,6 +269,17 @@ impl Kind {
                 Record::Position { job: JobId(it.job), stage: StageId(it.of), position: it.number }
             }
             Self::Finished(it) => Record::Finished { job: JobId(it.job), stage: StageId(it.of) },
+            Self::Suspect(it) => {
+                let lineage = it.lineage.ok_or("it has no lineage")?;
+                let deaths: Result<Vec<Death>, _> =
+                    it.deaths.into_iter().map(Death::decode).collect();
+                Record::Suspect {
+                    job: JobId(it.job),
+                    stage: StageId(it.stage),
+                    lineage: Lineage::decode(lineage).map_err(|error| error.to_string())?,
+                    deaths: deaths.map_err(|error| error.to_string())?,
+                }
+            }
             Self::Ended(it) => {
                 let status = it.status.ok_or("it has no status")?;
                 let status = JobStatus::decode(status).map_err(|error| error.to_string())?;

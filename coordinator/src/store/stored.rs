@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use stageline_protocol::control::{Hello, JobPhase, JobStatus, Outcome};
 use stageline_protocol::pipeline::Pipeline;
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId, TaskId, Term, Time};
+use stageline_protocol::suspect::Death;
+use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, StageId, TaskId, Term, Time};
 
 use super::Record;
 
@@ -45,6 +46,8 @@ pub struct StoredJob {
     pub positions: BTreeMap<StageId, u64>,
     /// The sources that are exhausted and all of whose roots are acked.
     pub finished: BTreeSet<StageId>,
+    /// Its marked items that were in process when a process died, by stage.
+    pub suspects: BTreeMap<(StageId, Lineage), Vec<Death>>,
 }
 
 /// What is kept of a task that runs or may run.
@@ -100,6 +103,7 @@ impl Stored {
                     tasks: BTreeMap::new(),
                     positions: BTreeMap::new(),
                     finished: BTreeSet::new(),
+                    suspects: BTreeMap::new(),
                 });
             }
             Record::Epochs { job, highest } => {
@@ -118,6 +122,13 @@ impl Stored {
             Record::Finished { job, stage } => self.change(job, |stored| {
                 stored.finished.insert(stage);
             }),
+            Record::Suspect { job, stage, lineage, deaths } => self.change(job, |stored| {
+                if deaths.is_empty() {
+                    stored.suspects.remove(&(stage, lineage));
+                } else {
+                    stored.suspects.insert((stage, lineage), deaths);
+                }
+            }),
             Record::Ended { job, client, at, status } => {
                 self.jobs.remove(&job);
                 self.ended.insert(job, StoredEnd { client, at, status: *status });
@@ -135,6 +146,7 @@ impl Stored {
             Record::Epochs { job, .. }
             | Record::Task { job, .. }
             | Record::Position { job, .. }
+            | Record::Suspect { job, .. }
             | Record::Finished { job, .. } => self.jobs.contains_key(job),
             _ => true,
         }

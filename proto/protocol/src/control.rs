@@ -11,6 +11,7 @@ use crate::VersionRange;
 use crate::ids::{ChannelId, Epoch, Incarnation, JobId, StageId, TaskId, Term};
 use crate::item::ErrorKind;
 use crate::pipeline::{Op, Pipeline, TypeTag};
+use crate::suspect::{MarkedItem, Verdicts};
 
 /// A process introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub struct TaskPlan {
     pub id: TaskId,
     /// How many items it may run at a time.
     pub slots: u32,
+    /// A source only: it takes the place of another, whose roots may have been in process.
+    pub again: bool,
     /// It is to give back what has not started, finish the rest, and end: its process is leaving.
     pub drain: bool,
 }
@@ -226,6 +229,8 @@ pub struct TaskReport {
     pub over_budget: bool,
     /// Per source: the oldest root that it holds.
     pub oldest: Vec<(StageId, u64)>,
+    /// Marked items that are, or want to be, in process: no more than its slots.
+    pub marked: Vec<MarkedItem>,
 }
 
 /// Why a task ended.
@@ -398,6 +403,9 @@ pub struct ProcessStatus {
     pub census: Census,
     /// Whether its session is up.
     pub connected: bool,
+    /// Suspects that were told to run alone there, and have not left: its death now would convict
+    /// one. Who kills processes on purpose spares it.
+    pub suspects: u64,
     /// Whether it is leaving: it finishes what it has begun, and takes no more.
     pub leaving: bool,
 }
@@ -446,6 +454,8 @@ pub enum Down {
     View(Box<JobView>),
     /// To a job's client: how it goes. The last one has the phase [`JobPhase::Ended`].
     Status(Box<JobStatus>),
+    /// What it says of marked items that a task asked for.
+    Verdicts(Verdicts),
     /// The coordinator no longer knows the job: forget it, and stop reporting it.
     Forget(JobId),
 }

@@ -43,6 +43,8 @@ pub struct Item {
     pub lineage: Lineage,
     /// What it carries.
     pub body: Body,
+    /// It, or what it was made of, was unacked when a process died: see [`crate::suspect`].
+    pub marked: bool,
 }
 
 /// The content of an item.
@@ -57,6 +59,12 @@ pub enum Body {
 }
 
 impl Item {
+    /// An item without a mark.
+    #[must_use]
+    pub const fn new(lineage: Lineage, body: Body) -> Self {
+        Self { lineage, body, marked: false }
+    }
+
     /// The bytes that it counts for: both ends of a link compute the same.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -123,12 +131,21 @@ pub enum ErrorKind {
     Encode,
     /// What the function made is above the largest payload.
     TooLarge,
+    /// It was in process whenever its process died: it is not tried again.
+    Crashed,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Failed, Self::Timeout, Self::Panicked, Self::Decode, Self::Encode, Self::TooLarge];
+    pub const ALL: [Self; 7] = [
+        Self::Failed,
+        Self::Timeout,
+        Self::Panicked,
+        Self::Decode,
+        Self::Encode,
+        Self::TooLarge,
+        Self::Crashed,
+    ];
 
     /// Its name as people and files see it.
     #[must_use]
@@ -140,6 +157,7 @@ impl ErrorKind {
             Self::Decode => "decode",
             Self::Encode => "encode",
             Self::TooLarge => "too_large",
+            Self::Crashed => "crashed",
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`pipeline`]: what a user declares; [`graph`]: the same, checked, and cut into sections.
 //! - [`link`]: one channel between two tasks, sender and receiver, with credits, acks and resume.
 //! - [`task`]: one stage of one job on one worker: its links, slots, ack ledger and boundary.
+//! - [`suspect`]: what is said of items that may have killed a process.
 //! - [`control`]: what coordinator and processes tell each other; [`placement`]: who runs what.
 
 pub mod applied;
@@ -22,6 +23,7 @@ pub mod pipeline;
 pub mod placement;
 pub mod ranges;
 pub mod ring;
+pub mod suspect;
 pub mod task;
 pub mod time;
 pub mod window;

@@ -12,6 +12,7 @@ wire_enum!(ErrorKind = ErrorKind {
     Decode = Decode,
     Encode = Encode,
     TooLarge = TooLarge,
+    Crashed = Crashed,
 });
 
 impl Wire for ItemError {

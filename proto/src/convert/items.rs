@@ -37,6 +37,7 @@ impl Wire for Items {
         let (source, sources) = column(self.batch.iter().map(|item| item.lineage.source.0));
         let (root_delta, root_deltas) = root_deltas(&self.batch);
         let (steps, step_counts) = steps(&self.batch);
+        let (marked, marks) = marks(&self.batch);
         v1::Items {
             blob,
             length,
@@ -53,6 +54,8 @@ impl Wire for Items {
             backlog: self.backlog,
             forfeited: self.forfeited,
             watermarks: encode_roots(&self.watermarks),
+            marked,
+            marks,
         }
     }
 
@@ -63,6 +66,7 @@ impl Wire for Items {
         let sources = Column::decode(p.source, p.sources, count, "source", "sources")?;
         let deltas = Deltas::decode(p.root_delta, p.root_deltas, count)?;
         let mut steps = StepReader::decode(&p.steps, p.step_counts, count)?;
+        let mut marks = Marks::decode(p.marked, p.marks, count)?;
 
         let mut rest = p.blob;
         let mut root = p.first_root;
@@ -77,7 +81,7 @@ impl Wire for Items {
                 _ => e.at_index("kinds", i),
             })?;
             let lineage = Lineage { source: StageId(sources.get(i)), root, steps: steps.next(i)? };
-            batch.push(Item { lineage, body: body(kind, content, i)? });
+            batch.push(Item { lineage, body: body(kind, content, i)?, marked: marks.next(i) });
         }
         Ok(Self {
             batch,
@@ -268,11 +272,7 @@ fn root_deltas(batch: &[Item]) -> (Option<i64>, Vec<i64>) {
 
 fn steps(batch: &[Item]) -> (Vec<u64>, Vec<u32>) {
     let counts = batch.iter().map(|item| item.lineage.steps.len());
-    let steps = batch.iter().flat_map(|item| &item.lineage.steps).flat_map(|step| match *step {
-        Step::Output(n) => [STEP_OUTPUT, n],
-        Step::Branch(n) => [STEP_BRANCH, n.into()],
-        Step::End(n) => [STEP_END, n],
-    });
+    let steps = batch.iter().flat_map(|item| encode_steps(&item.lineage.steps));
     let counts = match alike(counts.clone()) {
         Some(_) => Vec::new(),
         None => counts.map(|n| u32::try_from(n).unwrap_or(u32::MAX)).collect(),
@@ -339,6 +339,53 @@ impl<'a> StepReader<'a> {
                 })
             })
             .collect()
+    }
+}
+
+/// Each step as two numbers.
+pub(super) fn encode_steps(steps: &[Step]) -> impl Iterator<Item = u64> {
+    steps.iter().flat_map(|step| match *step {
+        Step::Output(n) => [STEP_OUTPUT, n],
+        Step::Branch(n) => [STEP_BRANCH, n.into()],
+        Step::End(n) => [STEP_END, n],
+    })
+}
+
+/// The steps of one lineage.
+pub(super) fn decode_steps(steps: &[u64]) -> Result<Vec<Step>, DecodeError> {
+    StepReader::decode(steps, Vec::new(), 1)?.next(0)
+}
+
+/// Whether all items are marked; if only some are, which.
+fn marks(batch: &[Item]) -> (bool, Vec<u32>) {
+    match alike(batch.iter().map(|item| item.marked)) {
+        Some(all) => (all, Vec::new()),
+        None => {
+            (false, (0..).zip(batch).filter(|(_, i)| i.marked).map(|(place, _)| place).collect())
+        }
+    }
+}
+
+/// Says of one item after the other whether it is marked.
+struct Marks {
+    all: bool,
+    each: std::iter::Peekable<std::vec::IntoIter<u32>>,
+}
+
+impl Marks {
+    fn decode(all: bool, each: Vec<u32>, count: usize) -> Result<Self, DecodeError> {
+        if all && !each.is_empty() {
+            return Err(both("marked"));
+        }
+        if !each.is_sorted_by(|a, b| a < b) || each.last().is_some_and(|&n| n as usize >= count) {
+            return Err(DecodeError::invalid("marks", "are not ascending places of items"));
+        }
+        Ok(Self { all, each: each.into_iter().peekable() })
+    }
+
+    /// Of item `i`; to be called for each in turn.
+    fn next(&mut self, i: usize) -> bool {
+        self.all || self.each.next_if(|&n| n as usize == i).is_some()
     }
 }
 

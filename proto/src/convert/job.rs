@@ -53,11 +53,13 @@ impl Wire for TaskPlan {
     type Proto = v1::TaskPlan;
 
     fn encode(&self) -> v1::TaskPlan {
-        v1::TaskPlan { id: Some(self.id.encode()), slots: self.slots, drain: self.drain }
+        let (id, slots) = (Some(self.id.encode()), self.slots);
+        v1::TaskPlan { id, slots, drain: self.drain, again: self.again }
     }
 
     fn decode(p: v1::TaskPlan) -> Result<Self, DecodeError> {
-        Ok(Self { id: required(p.id, "id")?, slots: p.slots, drain: p.drain })
+        let id = required(p.id, "id")?;
+        Ok(Self { id, slots: p.slots, drain: p.drain, again: p.again })
     }
 }
 

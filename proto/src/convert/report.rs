@@ -44,6 +44,7 @@ impl Wire for TaskReport {
             cut: encode_channels(&self.cut),
             over_budget: self.over_budget,
             oldest: encode_roots(&self.oldest),
+            marked: encode_list(&self.marked),
         }
     }
 
@@ -56,6 +57,7 @@ impl Wire for TaskReport {
             cut: decode_channels(p.cut),
             over_budget: p.over_budget,
             oldest: decode_roots(p.oldest),
+            marked: list(p.marked, "marked")?,
         })
     }
 }

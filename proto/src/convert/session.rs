@@ -6,6 +6,7 @@ use stageline_protocol::JobId;
 use stageline_protocol::control::{
     Census, Down, Hello, JobStatus, JobView, Report, Submit, Up, Welcome,
 };
+use stageline_protocol::suspect::Verdicts;
 
 use super::{DecodeError, Wire, micros, required};
 use crate::v1;
@@ -75,6 +76,7 @@ impl Wire for Down {
             Self::Alive => DownMessage::Alive(v1::Empty {}),
             Self::View(m) => DownMessage::View(m.encode()),
             Self::Status(m) => DownMessage::Status(m.encode()),
+            Self::Verdicts(m) => DownMessage::Verdicts(m.encode()),
             Self::Forget(job) => DownMessage::Forget(v1::Forget { job: job.0 }),
         };
         v1::SessionDown { message: Some(message) }
@@ -93,6 +95,9 @@ impl Wire for Down {
             DownMessage::Status(m) => JobStatus::decode(m)
                 .map(|s| Self::Status(Box::new(s)))
                 .map_err(|e| e.at("JobStatus")),
+            DownMessage::Verdicts(m) => {
+                Verdicts::decode(m).map(Self::Verdicts).map_err(|e| e.at("Verdicts"))
+            }
             DownMessage::Forget(m) => Ok(Self::Forget(JobId(m.job))),
         }
     }

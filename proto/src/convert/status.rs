@@ -84,6 +84,7 @@ impl Wire for ProcessStatus {
             functions: encode_list(&self.functions),
             census: Some(self.census.encode()),
             connected: self.connected,
+            suspects: self.suspects,
             leaving: self.leaving,
         }
     }
@@ -97,6 +98,7 @@ impl Wire for ProcessStatus {
             functions: list(p.functions, "functions")?,
             census: required(p.census, "census")?,
             connected: p.connected,
+            suspects: p.suspects,
             leaving: p.leaving,
         })
     }

@@ -9,10 +9,8 @@ use super::{from_bytes, to_bytes};
 use crate::{Wire, v1};
 
 fn value(root: u64, content: &Bytes) -> Item {
-    Item {
-        lineage: Lineage::root(StageId(0), root),
-        body: Body::Value(Encoding::MessagePack, content.clone()),
-    }
+    let body = Body::Value(Encoding::MessagePack, content.clone());
+    Item::new(Lineage::root(StageId(0), root), body)
 }
 
 /// The bytes that a batch takes beyond its contents.
@@ -81,7 +79,7 @@ fn the_format_stays_as_it_is() {
     let batch = vec![
         value(5, &Bytes::from_static(b"ab")),
         value(6, &Bytes::from_static(b"c")),
-        Item { lineage: Lineage::root(StageId(0), 6).with(Step::End(1)), body: Body::End },
+        Item::new(Lineage::root(StageId(0), 6).with(Step::End(1)), Body::End),
     ];
     let frame =
         Frame::Items(Items { batch, backlog: 3, forfeited: 4, watermarks: vec![(StageId(0), 5)] });

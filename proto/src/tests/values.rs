@@ -11,6 +11,7 @@ use stageline_protocol::control::*;
 use stageline_protocol::frame::*;
 use stageline_protocol::pipeline::*;
 use stageline_protocol::ranges::{RangeSet, Settled};
+use stageline_protocol::suspect::{Death, MarkState, MarkedItem, Verdict, Verdicts};
 use stageline_protocol::*;
 
 /// Small, large and largest numbers: varints of every length.
@@ -87,16 +88,22 @@ fn body() -> impl Strategy<Value = Body> {
 
 /// Nothing alike.
 fn mixed_batch() -> impl Strategy<Value = Vec<Item>> {
-    let lineage = (stage_id(), number(), vec(step(), 0..4))
-        .prop_map(|(source, root, steps)| Lineage { source, root, steps });
-    vec((lineage, body()).prop_map(|(lineage, body)| Item { lineage, body }), 0..12)
+    let item = (lineage(), body(), any::<bool>());
+    vec(item.prop_map(|(lineage, body, marked)| Item { lineage, body, marked }), 0..12)
 }
 
 /// Alike in all but the root, as a source or an expansion sends it.
 fn even_batch() -> impl Strategy<Value = Vec<Item>> {
     let steps = prop_oneof![Just(vec![]), vec(step(), 0..3)];
-    (0..40_usize, stage_id(), number(), prop_oneof![Just(1), 0..3_u64, number()], steps, body())
-        .prop_map(|(count, source, first, delta, steps, body)| {
+    (
+        0..40_usize,
+        stage_id(),
+        number(),
+        prop_oneof![Just(1), 0..3_u64, number()],
+        steps,
+        (body(), any::<bool>()),
+    )
+        .prop_map(|(count, source, first, delta, steps, (body, marked))| {
             let mut root = first;
             let mut next = || {
                 let this = root;
@@ -104,7 +111,9 @@ fn even_batch() -> impl Strategy<Value = Vec<Item>> {
                 this
             };
             let lineage = |root| Lineage { source, root, steps: steps.clone() };
-            (0..count).map(|_| Item { lineage: lineage(next()), body: body.clone() }).collect()
+            (0..count)
+                .map(|_| Item { lineage: lineage(next()), body: body.clone(), marked })
+                .collect()
         })
 }
 
@@ -320,9 +329,11 @@ fn peer() -> impl Strategy<Value = Peer> {
 }
 
 fn job_view() -> impl Strategy<Value = JobView> {
-    let plan = (task_id(), small(), any::<bool>()).prop_map(|(id, slots, drain)| TaskPlan {
+    let flags = (any::<bool>(), any::<bool>());
+    let plan = (task_id(), small(), flags).prop_map(|(id, slots, (again, drain))| TaskPlan {
         id,
         slots,
+        again,
         drain,
     });
     let tasks = (vec(plan, 0..3), vec(peer(), 0..3));
@@ -373,6 +384,50 @@ fn stats() -> impl Strategy<Value = TaskStats> {
     })
 }
 
+fn lineage() -> impl Strategy<Value = Lineage> {
+    (stage_id(), number(), vec(step(), 0..4)).prop_map(|(source, root, steps)| Lineage {
+        source,
+        root,
+        steps,
+    })
+}
+
+fn marked_item() -> impl Strategy<Value = MarkedItem> {
+    let state = prop::sample::select(vec![
+        MarkState::Asking,
+        MarkState::Holding,
+        MarkState::Crowded,
+        MarkState::Running,
+        MarkState::Alone,
+        MarkState::Away,
+        MarkState::Done,
+    ]);
+    (lineage(), state).prop_map(|(lineage, state)| MarkedItem { lineage, state })
+}
+
+fn verdicts() -> impl Strategy<Value = Verdicts> {
+    let death = (text(), any::<u64>(), any::<bool>()).prop_map(|(worker, process, alone)| Death {
+        worker,
+        process: Incarnation(process),
+        alone,
+    });
+    let verdict = prop_oneof![
+        Just(Verdict::Run),
+        Just(Verdict::Alone),
+        Just(Verdict::Start),
+        vec(death, 0..4).prop_map(Verdict::Convicted),
+        Just(Verdict::Left),
+    ];
+    (any::<u64>(), number(), task_id(), vec((lineage(), verdict), 0..4)).prop_map(
+        |(job, term, task, verdicts)| Verdicts {
+            job: JobId(job),
+            term: Term(term),
+            task,
+            verdicts,
+        },
+    )
+}
+
 fn task_report() -> impl Strategy<Value = TaskReport> {
     let ended = option::of(prop_oneof![
         Just(TaskEnd::Stopped),
@@ -383,8 +438,9 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
         (number(), option::of(number()))
             .prop_map(|(watermark, exhausted)| SourceReport { watermark, exhausted }),
     );
-    (task_id(), ended, stats(), source, channels(), any::<bool>(), roots()).prop_map(
-        |(id, ended, stats, source, cut, over_budget, oldest)| TaskReport {
+    let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3));
+    (task_id(), ended, stats(), source, rest).prop_map(
+        |(id, ended, stats, source, (cut, over_budget, oldest, marked))| TaskReport {
             id,
             ended,
             stats,
@@ -392,6 +448,7 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
             cut,
             over_budget,
             oldest,
+            marked,
         },
     )
 }
@@ -418,16 +475,17 @@ pub(super) fn job_status() -> impl Strategy<Value = JobStatus> {
 }
 
 pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
-    let flags = (any::<bool>(), any::<bool>());
-    (hello(), census(), flags).prop_map(|(hello, census, (connected, leaving))| ProcessStatus {
+    let rest = (any::<bool>(), any::<bool>(), number());
+    (hello(), census(), rest).prop_map(|(hello, census, rest)| ProcessStatus {
         name: hello.name,
         kind: hello.kind,
         incarnation: hello.incarnation,
         address: hello.address,
         functions: hello.functions,
         census,
-        connected,
-        leaving,
+        connected: rest.0,
+        leaving: rest.1,
+        suspects: rest.2,
     })
 }
 
@@ -466,5 +524,6 @@ pub(super) fn down() -> impl Strategy<Value = Down> {
         job_view().prop_map(|v| Down::View(Box::new(v))),
         job_status().prop_map(|s| Down::Status(Box::new(s))),
         any::<u64>().prop_map(|job| Down::Forget(JobId(job))),
+        verdicts().prop_map(Down::Verdicts),
     ]
 }

@@ -18,6 +18,7 @@ use stageline_protocol::item::{Body, Encoding, ErrorKind, Item, ItemError};
 use stageline_protocol::lineage::{Lineage, Step};
 use stageline_protocol::pipeline::{Carries, Channel, Op as Operator, Pipeline, Site, Stage};
 use stageline_protocol::ranges::{RangeSet, Settled};
+use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Dials, Effect, Finished, Limits, LinkKey, Plan, Task};
 use stageline_protocol::{
     ChannelId, ConnId, Epoch, Frame, JobId, StageId, TaskId, Time, VersionRange,
@@ -48,6 +49,8 @@ struct Bench {
     task: Task,
     now: Time,
     runs: Vec<u64>,
+    /// Inputs for which the process is being emptied.
+    isolating: Vec<u64>,
     pull: usize,
     /// The newest connection of each link that either side has tried.
     conns: BTreeMap<LinkKey, ConnId>,
@@ -98,6 +101,7 @@ impl Bench {
             task,
             now: Time::ZERO,
             runs: Vec::new(),
+            isolating: Vec::new(),
             pull: 0,
             conns: BTreeMap::new(),
             ended: false,
@@ -158,12 +162,36 @@ impl Bench {
                 let (key, _) = self.link(u)?;
                 if u.arbitrary()? { self.task.block(key) } else { self.task.unblock(key) }
             }
-            _ => match u.int_in_range(0..=3)? {
+            _ => match u.int_in_range(0..=9)? {
+                4..=8 => self.answer(u)?,
+                9 => {
+                    if let Some(input) = self.isolating.pop() {
+                        self.task.isolated(now, input, u.arbitrary()?);
+                    }
+                }
                 0 => self.task.drain(now),
                 1 => self.task.cut_inputs(now),
                 _ => {}
             },
         }
+        Ok(())
+    }
+
+    /// Any answer for a marked item, asked for or not.
+    fn answer(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
+        let marked = self.task.report(None).marked;
+        if marked.is_empty() {
+            return Ok(());
+        }
+        let item = u.choose(&marked)?;
+        let verdict = match u.int_in_range(0..=4)? {
+            0 => Verdict::Run,
+            1 => Verdict::Alone,
+            2 => Verdict::Start,
+            3 => Verdict::Convicted(Vec::new()),
+            _ => Verdict::Left,
+        };
+        self.task.verdict(self.now, &item.lineage, &verdict);
         Ok(())
     }
 
@@ -178,7 +206,9 @@ impl Bench {
                     Effect::Pull { items, .. } => self.pull = items,
                     Effect::Abort => self.runs.clear(),
                     Effect::End(_) => self.ended = true,
-                    Effect::HangUp(..) | Effect::Report => {}
+                    Effect::Isolate { input, .. } => self.isolating.push(input),
+                    Effect::Rejoin { input } => self.isolating.retain(|other| *other != input),
+                    Effect::HangUp(..) | Effect::Report | Effect::Drop { .. } => {}
                 }
             } else if self.task.poll_frame(self.now).is_none() {
                 break;
@@ -246,6 +276,7 @@ fn plan(u: &mut Unstructured<'_>) -> Result<Plan> {
             .flatten()
             .collect(),
         position: maybe(u, number)?,
+        again: u.ratio(1, 8)?,
     })
 }
 
@@ -288,7 +319,8 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
         })
     })?;
     let steps = if u.arbitrary()? { steps } else { Vec::new() };
-    Ok(Item { lineage: Lineage { source: StageId(0), root: number(u)?, steps }, body: body(u)? })
+    let lineage = Lineage { source: StageId(0), root: number(u)?, steps };
+    Ok(Item { lineage, body: body(u)?, marked: u.ratio(1, 8)? })
 }
 
 fn body(u: &mut Unstructured<'_>) -> Result<Body> {

@@ -41,17 +41,17 @@ enum Command {
         /// Draws the faults.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Kill the coordinator, too: it is started with `--store FILE`.
+        /// Spare the coordinator from kills.
         #[arg(long)]
-        coordinator: bool,
+        spare_coordinator: bool,
     },
     /// Stop workers for longer than their lease, and let them go on.
     Zombies {
         /// How many.
         #[arg(long, default_value_t = 10)]
         count: u64,
-        /// How many results each job has; an even number.
-        #[arg(long, default_value_t = 100_000)]
+        /// How many results each job has; an even number. A job must outlive its zombies.
+        #[arg(long, default_value_t = 400_000)]
         items: u64,
         /// For how many seconds; the lease is 10.
         #[arg(long, default_value_t = 30)]
@@ -122,9 +122,9 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Outcome {
     match command {
-        Command::Kills { kills, items, seed, coordinator } => {
+        Command::Kills { kills, items, seed, spare_coordinator } => {
             let items = items.next_multiple_of(2);
-            let plan = kills::Plan { kills, items, seed, coordinator };
+            let plan = kills::Plan { kills, items, seed, coordinator: !spare_coordinator };
             kills::run(&plan).await
         }
         Command::Zombies { count, items, seconds, seed } => {

@@ -32,7 +32,7 @@ pub async fn run(cycles: u64, items: u64, seed: u64) -> Outcome {
         }
     };
     let mut rng = Rng::with_seed(seed);
-    let mut fleet = Fleet::start(&this_program(), EACH, Some(net), false).await;
+    let mut fleet = Fleet::start(&this_program(), EACH, Some(net)).await;
     let mut jobs = Series::begin(&mut fleet, &[Shape::Spread, Shape::Plain], items);
     for cycle in 0..cycles {
         if !jobs.run_for(&mut fleet, Duration::from_millis(rng.u64(1_500..4_000))).await {

@@ -79,6 +79,18 @@ impl Series {
         true
     }
 
+    /// Waits for the end of the current job, and begins the next. False when something broke.
+    pub async fn fresh(&mut self, fleet: &mut Fleet) -> bool {
+        let current = self.begun;
+        while self.begun == current {
+            if !self.look(fleet, true) {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    }
+
     /// Waits for the end of the current job. Then every process must be idle, if the coordinator can
     /// be asked.
     ///

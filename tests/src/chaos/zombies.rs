@@ -2,7 +2,8 @@
 //!
 //! By then the coordinator has replaced their tasks. What a zombie still sends is refused as stale, and
 //! what it held has been sent to others. One worker of each role is stopped at a time, in the middle
-//! of a job, so that each holds items.
+//! of a job, so that each holds items; the job outlives the stop, or nobody would be left to refuse
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,13 @@ const ROLES: [&str; 4] = ["source", "one", "two", "three"];
 /// When a process cannot be started.
 pub async fn run(count: u64, items: u64, stop: Duration, seed: u64) -> Outcome {
     let mut rng = Rng::with_seed(seed);
-    let mut fleet = Fleet::start(&this_program(), EACH, None, false).await;
+    let mut fleet = Fleet::start(&this_program(), EACH, None).await;
     let mut jobs = Series::begin(&mut fleet, &[Shape::Spread, Shape::Plain], items);
     let mut zombies = 0;
     while zombies < count {
+        if zombies > 0 && !jobs.fresh(&mut fleet).await {
+            break;
+        }
         // A job that has just begun gives its workers something to hold.
         if !jobs.run_for(&mut fleet, Duration::from_millis(rng.u64(1_500..4_000))).await {
             break;

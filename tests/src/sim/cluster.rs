@@ -41,6 +41,10 @@ pub struct Figures {
     pub duplicates: u64,
     /// Frames and dials refused because they were superseded.
     pub stale: u64,
+    /// Answers for marked items.
+    pub asked: u64,
+    /// Times that a suspect ran alone.
+    pub alone: u64,
     /// Second attempts of functions.
     pub retries: u64,
     /// Items given back unstarted.
@@ -70,6 +74,8 @@ impl Figures {
         self.resent += other.resent;
         self.duplicates += other.duplicates;
         self.stale += other.stale;
+        self.asked += other.asked;
+        self.alone += other.alone;
         self.retries += other.retries;
         self.returned += other.returned;
         self.carried += other.carried;
@@ -90,7 +96,8 @@ impl std::fmt::Display for Figures {
         write!(
             f,
             "{} faults {:?}; {} items resent, {} carried over, {} returned; {} raw duplicates at the \
-             boundary, {} delivered, none lost, none twice; {} stale refused, {} second attempts, {} \
+             boundary, {} delivered, none lost, none twice; {} stale refused, {} second attempts, \
+             {} answers for marked items, {} of them ran alone and none is convicted; {} \
              dials; {} steps, {:.0} simulated s",
             self.all_faults(),
             self.faults,
@@ -101,6 +108,8 @@ impl std::fmt::Display for Figures {
             self.delivered,
             self.stale,
             self.retries,
+            self.asked,
+            self.alone,
             self.dials,
             self.steps,
             self.lasted.as_secs_f64(),
@@ -121,6 +130,8 @@ pub(super) enum Event {
     Unblock(Pid, TaskId, LinkKey),
     /// A task is asked what follows.
     Ask(Pid, TaskId),
+    /// The process is empty for an input.
+    Isolated(Pid, TaskId, u64),
     /// A function goes on with an input.
     Call(Pid, TaskId, u64, Call),
     /// The source has made roots.
@@ -276,7 +287,7 @@ impl Cluster {
         }
         let completed = self.outcome == Some(Outcome::Completed);
         let cancelled = matches!(self.outcome, Some(Outcome::Cancelled(_)));
-        if !completed && !(cancelled && !self.nodes[0].alive) {
+        if !completed && (!cancelled || self.nodes[0].alive) {
             return Err(format!("the job did not complete: {:?}", self.outcome));
         }
         if completed {
@@ -321,6 +332,7 @@ impl Cluster {
             Event::Down(conn, side) => self.conn_down(conn, side),
             Event::Timer(pid, task, at) => self.timer(pid, task, at),
             Event::Unblock(pid, task, key) => self.unblock(pid, task, key),
+            Event::Isolated(pid, task, input) => self.isolated(pid, task, input),
             Event::Ask(pid, task) => self.ask(pid, task),
             Event::Call(pid, task, input, call) => self.call(pid, task, input, call),
             Event::Pulled(pid, task, items, bytes) => self.pulled(pid, task, items, bytes),
@@ -346,6 +358,7 @@ impl Cluster {
             Event::Timer(pid, ..)
             | Event::Unblock(pid, ..)
             | Event::Ask(pid, _)
+            | Event::Isolated(pid, ..)
             | Event::Call(pid, ..)
             | Event::Pulled(pid, ..)
             | Event::Connect(pid)

@@ -66,7 +66,10 @@ impl Cluster {
             Fault::Reset => {
                 let pid = self.rng.usize(..self.nodes.len());
                 let node = &self.nodes[pid];
-                let well = pid != CLIENT || self.client_is_well();
+                let well = match pid {
+                    CLIENT => self.client_is_well(),
+                    _ => !node.has_suspect(),
+                };
                 (node.alive && node.session.is_some() && well).then(|| {
                     self.log.note(self.now, format_args!("RESET {}", self.nodes[pid].name));
                     self.break_session(pid);
@@ -173,7 +176,8 @@ impl Cluster {
         self.break_session(pid);
     }
 
-    /// A worker that runs something, and is well.
+    /// A worker that runs something, and is well. One that runs a suspect is spared: its end would
+    /// convict an innocent.
     fn pick_worker(&mut self) -> Option<Pid> {
         let well = |pid: &Pid| {
             let node = &self.nodes[*pid];
@@ -182,6 +186,7 @@ impl Cluster {
                 && !node.leaving
                 && node.frozen_until <= self.now
                 && !node.tasks.is_empty()
+                && !node.has_suspect()
         };
         let pids: Vec<Pid> = (0..self.nodes.len()).filter(well).collect();
         (!pids.is_empty()).then(|| one_of(&mut self.rng, &pids))
@@ -259,6 +264,7 @@ impl Cluster {
     fn leave(&mut self, pid: Pid) {
         self.log.note(self.now, format_args!("LEAVE {}", self.nodes[pid].name));
         self.nodes[pid].leaving = true;
+        self.say(pid, Up::Leaving);
         self.replace(pid, false);
         let now = self.now;
         for running in self.nodes[pid].tasks.values_mut() {

@@ -103,5 +103,5 @@ pub(super) fn root_body(seed: u64, number: u64) -> Body {
 
 /// The bytes that such a body counts for.
 pub(super) fn size_of(body: &Body) -> u64 {
-    Item { lineage: Lineage::root(SOURCE, 0), body: body.clone() }.size()
+    Item::new(Lineage::root(SOURCE, 0), body.clone()).size()
 }

@@ -6,6 +6,7 @@ use stageline_protocol::control::{
     Census, Function, Hello, JobView, Peer, ProcessKind, Report, TaskReport,
 };
 use stageline_protocol::pipeline::Pipeline;
+use stageline_protocol::suspect::MarkState;
 use stageline_protocol::task::{Dials, Plan, Task};
 use stageline_protocol::{Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
 
@@ -91,8 +92,7 @@ impl Node {
     }
 
     pub(super) fn report(&self, job: JobId) -> Report {
-        // Who leaves says so when it is through: until then, nobody need replace anything.
-        let ended = self.ended.values().filter(|_| !self.leaving).cloned();
+        let ended = self.ended.values().cloned();
         Report {
             job,
             term: self.view.as_ref().map_or(Term(0), |view| view.term),
@@ -108,15 +108,20 @@ impl Node {
             return None;
         }
         let wanted: BTreeSet<TaskId> = view.tasks.iter().map(|plan| plan.id).collect();
-        let begin = |id: &&TaskId| {
-            !self.tasks.contains_key(id) && !self.ended.contains_key(id) && !self.leaving
-        };
+        let begin = |id: &&TaskId| !self.tasks.contains_key(id) && !self.ended.contains_key(id);
         let difference = Difference {
             begin: wanted.iter().filter(begin).copied().collect(),
             end: self.tasks.keys().filter(|id| !wanted.contains(id)).copied().collect(),
         };
         self.view = Some(view);
         Some(difference)
+    }
+
+    /// Whether an item has it to itself: its end would convict that one, who did nothing.
+    pub(super) fn has_suspect(&self) -> bool {
+        let waits = |state| matches!(state, MarkState::Asking | MarkState::Running);
+        let marked = self.tasks.values().flat_map(|running| running.task.report(None).marked);
+        marked.into_iter().any(|item| !waits(item.state))
     }
 
     /// The plan of a task, as the present view has it.
@@ -133,6 +138,7 @@ impl Node {
             pause: view.pause_sources,
             cut: view.cut.iter().copied().collect(),
             position: view.positions.get(&id.stage).copied(),
+            again: view.tasks.iter().any(|plan| plan.id == id && plan.again),
         })
     }
 

@@ -6,6 +6,7 @@ use stageline_coordinator::store::Store;
 use stageline_protocol::control::{
     Down, Function, JobPhase, JobView, ProcessKind, Submit, TaskEnd, Up,
 };
+use stageline_protocol::suspect::Verdict;
 use stageline_protocol::{Incarnation, Term, Time};
 
 use super::cluster::{Cluster, Event};
@@ -70,6 +71,9 @@ impl Cluster {
         self.nodes[pid].session = Some(id);
         self.log.note(self.now, format_args!("{} opens session {}", hello.name, id.0));
         self.up(id, engine::Event::SessionOpened { session: id, hello });
+        if self.nodes[pid].leaving {
+            self.say(pid, Up::Leaving);
+        }
         if self.nodes[pid].kind == ProcessKind::Client {
             let pipeline = self.schedule.pipeline.clone();
             // Submitting again after a reconnection is harmless.
@@ -264,6 +268,19 @@ impl Cluster {
             Down::Welcome(_) => Ok(()),
             Down::Alive => self.coordinator_heard(pid),
             Down::View(view) => self.view_arrived(pid, *view),
+            Down::Verdicts(said) => {
+                let now = self.now;
+                let Some(running) = self.nodes[pid].tasks.get_mut(&said.task) else {
+                    return Ok(());
+                };
+                for (lineage, verdict) in &said.verdicts {
+                    self.log.note(now, format_args!("{}: {lineage} {verdict:?}", said.task));
+                    self.figures.asked += 1;
+                    self.figures.alone += u64::from(*verdict == Verdict::Start);
+                    running.task.verdict(now, lineage, verdict);
+                }
+                self.drive(pid, said.task)
+            }
             Down::Status(status) => {
                 if let JobPhase::Ended(outcome) = status.phase {
                     self.log.note(self.now, format_args!("the job ended: {outcome:?}"));
@@ -316,11 +333,15 @@ impl Cluster {
         for task in difference.begin {
             self.begin_task(pid, task)?;
         }
+        let leaving = self.nodes[pid].leaving;
         let tasks: Vec<_> = self.nodes[pid].tasks.keys().copied().collect();
         for id in tasks {
             let Some(plan) = self.nodes[pid].plan(id) else { continue };
             if let Some(running) = self.nodes[pid].tasks.get_mut(&id) {
                 running.task.set_plan(self.now, &plan);
+                if leaving {
+                    running.task.drain(self.now);
+                }
             }
             self.drive(pid, id)?;
         }

@@ -162,9 +162,26 @@ impl Cluster {
             Effect::Pull { items, bytes } => {
                 self.after(0, self.schedule.pace.call[0], Event::Pulled(pid, id, items, bytes));
             }
-            Effect::Abort | Effect::Report | Effect::End(_) => {}
+            // Nobody is killed by an item here, so the process need not really be empty.
+            Effect::Isolate { input, .. } => {
+                self.after(10, 1_000, Event::Isolated(pid, id, input));
+            }
+            Effect::Drop { input } => {
+                if let Some(running) = self.nodes[pid].tasks.get_mut(&id) {
+                    running.backoff.remove(&input);
+                }
+            }
+            Effect::Rejoin { .. } | Effect::Abort | Effect::Report | Effect::End(_) => {}
         }
         Ok(())
+    }
+
+    /// The process is empty for a suspect.
+    pub(super) fn isolated(&mut self, pid: Pid, id: TaskId, input: u64) -> Result<(), String> {
+        let (now, crowded) = (self.now, self.chance(10));
+        let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
+        running.task.isolated(now, input, crowded);
+        self.drive(pid, id)
     }
 
     fn call_later(&mut self, pid: Pid, id: TaskId, input: u64, call: Call) {

@@ -10,6 +10,7 @@ use stageline_protocol::Frame;
 use stageline_protocol::frame::Open;
 use stageline_protocol::ids::{Epoch, JobId, TaskId};
 use stageline_protocol::item::{Body, Encoding};
+use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, Limits, LinkKey, Plan, Task};
 use stageline_protocol::time::Time;
 
@@ -119,6 +120,7 @@ impl World {
             pause: false,
             cut: [].into(),
             position: None,
+            again: false,
         };
         if !self.tasks.contains_key(&id) {
             let limits = Limits {
@@ -238,7 +240,15 @@ impl World {
                     source.open().roots(NOW, vec![body; count as usize], exhausted);
                 }
             }
-            Effect::Report => {}
+            // Nothing dies of an item here: the coordinator lets everything start, at once.
+            Effect::Report => {
+                if let Some(task) = self.tasks.get_mut(&id) {
+                    let task = task.open();
+                    for marked in task.report(None).marked {
+                        task.verdict(NOW, &marked.lineage, &Verdict::Run);
+                    }
+                }
+            }
             other => self.complain(format!("{id}: {other:?}")),
         }
     }

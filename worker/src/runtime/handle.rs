@@ -1,5 +1,7 @@
 //! How others speak to a node: the handle, and the messages of its loop.
 
+use std::time::Duration;
+
 use stageline_protocol::control::{Census, Submit, TaskReport, Welcome};
 use stageline_protocol::item::shortened;
 use stageline_protocol::{JobId, Term};
@@ -33,6 +35,15 @@ impl NodeHandle {
     pub fn cancel(&self, job: JobId, reason: impl Into<String>) {
         let _node_over =
             self.events.send(NodeEvent::Command(Command::Cancel(job, shortened(reason.into()))));
+    }
+
+    /// Leaves in good order: the node takes nothing more, gives back what has not started, and ends
+    /// when what has is finished and acked; or after `grace`, as [`stop`](Self::stop) does. A client
+    /// has nobody to leave its tasks to: it ends at once. Completes when the node has ended. Dropping
+    /// the future takes nothing back; calling it again can only shorten the time.
+    pub async fn leave(&self, grace: Duration) {
+        let _node_over = self.events.send(NodeEvent::Command(Command::Leave(grace)));
+        self.events.closed().await;
     }
 
     /// Ends the node: its tasks are stopped, the coordinator is told. Completes when that is done.
@@ -83,6 +94,7 @@ pub(super) enum NodeEvent {
 pub(super) enum Command {
     Submit(Box<(Submit, LocalJob)>, watch::Sender<JobUpdate>),
     Cancel(JobId, String),
+    Leave(Duration),
     Stop(oneshot::Sender<()>),
 }
 
@@ -91,6 +103,7 @@ impl std::fmt::Debug for Command {
         f.write_str(match self {
             Self::Submit(..) => "Submit",
             Self::Cancel(..) => "Cancel",
+            Self::Leave(_) => "Leave",
             Self::Stop(_) => "Stop",
         })
     }

@@ -89,7 +89,8 @@ impl Job {
         let Some(entry) = self.tasks.get_mut(&report.id) else { return false };
         let old = &entry.report;
         let urgent = (&report.ended, &report.source, &report.cut, report.over_budget)
-            != (&old.ended, &old.source, &old.cut, old.over_budget);
+            != (&old.ended, &old.source, &old.cut, old.over_budget)
+            || report.marked != old.marked;
         self.news |= report != entry.report;
         if report.ended.is_some() {
             entry.sender = None;
@@ -161,6 +162,7 @@ pub(super) fn plan(
         pause: view.pause_sources,
         cut: view.cut.iter().copied().collect(),
         position: view.positions.get(&id.stage).copied(),
+        again: view.tasks.iter().any(|task| task.id == id && task.again),
     }
 }
 

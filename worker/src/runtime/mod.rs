@@ -8,12 +8,14 @@
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item.
+//! - `gate`: what is in process, beside each other or one suspect alone.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
 //!   under gRPC.
 
 mod accept;
 mod census;
 mod dial;
+mod gate;
 mod handle;
 mod job;
 mod link;

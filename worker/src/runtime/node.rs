@@ -5,6 +5,8 @@
 //! breaks, tasks and links go on; a job that has neither for a lease ends here, unless it is this
 //! process that submitted it: then the coordinator, once it is back, says whether it came back in time.
 
+mod leave;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Op, Site};
+use stageline_protocol::suspect::Verdicts;
 use stageline_protocol::task::{Limits, Task};
 use stageline_protocol::{Incarnation, JobId, TaskId, Term, VERSIONS};
 use tokio::sync::{mpsc, watch};
@@ -23,22 +26,20 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::leave::Leaving;
 use super::census::Counters;
 use super::dial::Transports;
+use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
-use super::task::{Event, TaskLoop};
+use super::task::{Event, TaskLoop, sleep_until};
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
 const REPORT_EVERY: Duration = Duration::from_millis(200);
-/// How long a process that is told to stop waits for its tasks.
-const STOP_GRACE: Duration = Duration::from_millis(1_500);
-/// How long it waits for the coordinator to hear its goodbye.
-const GOODBYE_GRACE: Duration = Duration::from_millis(300);
 /// Until the coordinator has said otherwise.
 const DEFAULT_LEASE: Duration = Duration::from_secs(10);
 
@@ -96,11 +97,13 @@ pub struct Node {
     welcomed: watch::Sender<Option<Welcome>>,
     session: Option<mpsc::UnboundedSender<Up>>,
     session_lost: Option<Instant>,
+    leaving: Option<Leaving>,
     /// The last session was with a coordinator whose life was over; it has been said.
     superseded: bool,
     lease: Duration,
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
+    gate: Gate,
     loops: JoinSet<(JobId, TaskId)>,
     handles: BTreeMap<(JobId, TaskId), AbortHandle>,
     started: Instant,
@@ -144,10 +147,12 @@ impl Node {
             welcomed,
             session: None,
             session_lost: None,
+            leaving: None,
             superseded: false,
             lease: DEFAULT_LEASE,
             jobs: BTreeMap::new(),
             transports,
+            gate: Gate::default(),
             loops: JoinSet::new(),
             handles: BTreeMap::new(),
             started: Instant::now(),
@@ -170,7 +175,8 @@ impl Node {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heartbeats = tokio::time::interval(DEFAULT_LEASE / 10);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !self.has_left() {
+            let until = self.leaving.as_ref().map(|leaving| leaving.until);
             tokio::select! {
                 event = self.events.recv() => match event {
                     None => return Stopped::Told,
@@ -183,9 +189,7 @@ impl Node {
                         }
                     }
                     Some(NodeEvent::Command(Command::Stop(done))) => {
-                        self.send(Up::Goodbye);
-                        self.stop_tasks().await;
-                        self.hang_up().await;
+                        self.go().await;
                         let _nobody_waits = done.send(());
                         return Stopped::Told;
                     }
@@ -199,25 +203,14 @@ impl Node {
                     let census = self.handle.census();
                     self.send(Up::Heartbeat(census));
                 }
-            }
-        }
-    }
-
-    /// Ends the session, and waits until the coordinator has heard all that was said: the process may
-    /// be gone the moment after.
-    async fn hang_up(&mut self) {
-        if self.session.take().is_none() {
-            return;
-        }
-        let heard = async {
-            loop {
-                match self.events.recv().await {
-                    None | Some(NodeEvent::Session(SessionEvent::Closed)) => return,
-                    Some(_) => {}
+                () = sleep_until(until) => {
+                    tracing::warn!("the time to leave is over: what still runs is stopped");
+                    break;
                 }
             }
-        };
-        let _or_it_misses_the_lease = tokio::time::timeout(GOODBYE_GRACE, heard).await;
+        }
+        self.go().await;
+        Stopped::Told
     }
 
     fn send(&self, up: Up) {
@@ -238,6 +231,10 @@ impl Node {
                     address: self.config.address.clone(),
                     functions: self.config.registry.functions(),
                 }));
+                // Before anything is said of tasks that end because of it.
+                if self.leaving.is_some() {
+                    self.send(Up::Leaving);
+                }
             }
             // What comes over a session that was given up here counts for nothing.
             SessionEvent::Message(_) if self.session.is_none() => {}
@@ -316,6 +313,7 @@ impl Node {
                     }
                 }
             }
+            Down::Verdicts(said) => self.verdicts(said),
             Down::Forget(id) => self.forget(id),
         }
         None
@@ -338,6 +336,16 @@ impl Node {
     fn coordinator_heard(&self) {
         for (_, sender) in self.jobs.values().flat_map(Job::running) {
             let _ended_already = sender.send(Event::CoordinatorHeard);
+        }
+    }
+
+    fn verdicts(&self, said: Verdicts) {
+        let current = self.welcomed.borrow().as_ref().map(|welcome| welcome.term);
+        let entry = self.jobs.get(&said.job).and_then(|job| job.tasks.get(&said.task));
+        if let (true, Some(sender)) =
+            (current == Some(said.term), entry.and_then(|e| e.sender.as_ref()))
+        {
+            let _ended_already = sender.send(Event::Verdicts(said.verdicts));
         }
     }
 
@@ -382,6 +390,7 @@ impl Node {
                     }
                 }
             }
+            Command::Leave(grace) => self.leave(grace),
             Command::Stop(_) => {}
         }
     }
@@ -446,6 +455,7 @@ impl Node {
         if ending {
             job.local = LocalJob::default();
         }
+        self.drain(id);
         self.report(id);
     }
 
@@ -493,6 +503,8 @@ impl Node {
             routes: self.handle.routes.clone(),
             transports: self.transports.clone(),
             counters: self.handle.counters.clone(),
+            // A client's death ends its jobs: there is nobody to tell what it died of.
+            gate: (self.config.kind == ProcessKind::Worker).then(|| self.gate.clone()),
             started: self.started,
             cancelled,
         };
@@ -571,16 +583,7 @@ impl Node {
         for id in news {
             self.report(id);
         }
-    }
-
-    async fn stop_tasks(&mut self) {
-        for job in self.jobs.values() {
-            job.stop_all();
-        }
-        let ended = async { while self.loops.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP_GRACE, ended).await.is_err() {
-            self.loops.abort_all();
-        }
+        self.say_what_is_left();
     }
 }
 

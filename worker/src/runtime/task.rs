@@ -10,20 +10,22 @@ use std::time::Duration;
 use stageline_protocol::control::{TaskEnd, TaskReport};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
 use stageline_protocol::item::shortened;
+use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
-use stageline_protocol::{Body, ConnId, Frame, JobId, TaskId, Time};
+use stageline_protocol::{Body, ConnId, Frame, JobId, Lineage, TaskId, Time};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::census::{Counted, Counters};
 use super::dial::{Dial, Transports};
+use super::gate::{Alone, Gate};
 use super::handle::{Applied, NodeEvent};
 use super::link::{Handed, Outbound, OutboundStream};
 use super::routes::Routes;
-use super::work::{self, Place, Work};
-use crate::sdk::{Payload, TaskContext};
+use super::work::{self, Place, TaskSlot, Work};
+use crate::sdk::{Payload, TaskContext, blocking_calls};
 
 /// Events handled between two rounds of output, at the most: what forms batches.
 const EVENTS_PER_ROUND: usize = 256;
@@ -52,12 +54,18 @@ pub(crate) enum Event {
     ReleaseSlot { input: u64 },
     /// It wants its slot back.
     WantSlot { input: u64, granted: oneshot::Sender<()> },
+    /// The coordinator's answers for marked inputs.
+    Verdicts(Vec<(Lineage, Verdict)>),
+    /// The process is empty for this input.
+    Isolated { input: u64, alone: Alone },
     /// The consumer wants no more.
     CutInputs,
     /// The coordinator has answered a heartbeat.
     CoordinatorHeard,
     /// What the task runs is broken: it ends, and the job fails with this message.
     Failed(String),
+    /// Give back what has not started, and end when the rest is acked.
+    Drain,
     /// Report now.
     Report,
     /// End now.
@@ -102,6 +110,8 @@ pub(super) struct TaskLoop {
     pub(super) routes: Routes,
     pub(super) transports: Transports,
     pub(super) counters: Counters,
+    /// What its calls go through; none in a client.
+    pub(super) gate: Option<Gate>,
     pub(super) started: Instant,
     /// What the contexts of its functions show: cancelled when the task ends.
     pub(super) cancelled: CancellationToken,
@@ -120,6 +130,7 @@ impl TaskLoop {
         let sink = match self.work {
             Work::Source(roots) => {
                 let (place, own) = (self.place.clone(), self.own.clone());
+                let roots = work::polite(roots, self.gate.clone());
                 running.spawn(work::run_source(roots, place, pulled, own));
                 Sink::Source
             }
@@ -136,6 +147,9 @@ impl TaskLoop {
             routes: self.routes,
             transports: self.transports,
             counters: self.counters,
+            gate: self.gate,
+            isolating: BTreeMap::new(),
+            alone: BTreeMap::new(),
             started: self.started,
             cx,
             cancelled,
@@ -170,6 +184,11 @@ struct State {
     routes: Routes,
     transports: Transports,
     counters: Counters,
+    gate: Option<Gate>,
+    /// Inputs for which the process is being emptied.
+    isolating: BTreeMap<u64, AbortHandle>,
+    /// Inputs that have the process to themselves.
+    alone: BTreeMap<u64, Alone>,
     started: Instant,
     cx: TaskContext,
     cancelled: CancellationToken,
@@ -182,7 +201,7 @@ struct State {
     /// Functions that wait for their slot.
     resuming: BTreeMap<u64, oneshot::Sender<()>>,
     /// Expansions that wait for room.
-    expansions: VecDeque<oneshot::Sender<()>>,
+    expansions: VecDeque<(u64, oneshot::Sender<()>)>,
     /// The newest view that has been applied.
     applied: Applied,
     ended: Option<TaskEnd>,
@@ -193,6 +212,9 @@ impl State {
         let writable = self.writable.clone();
         while self.ended.is_none() {
             self.output();
+            while !self.alone.is_empty() && self.park_suspects() {
+                self.output();
+            }
             if self.ended.is_some() {
                 break;
             }
@@ -276,7 +298,7 @@ impl State {
                 for payload in payloads {
                     self.task.emit(now, input, payload.encoding, payload.bytes);
                 }
-                self.expansions.push_back(room);
+                self.expansions.push_back((input, room));
             }
             Event::Finished { input, finished } => self.task.finish(now, input, finished),
             Event::ReleaseSlot { input } => self.task.release_slot(now, input),
@@ -284,8 +306,20 @@ impl State {
                 self.resuming.insert(input, granted);
                 self.task.want_slot(now, input);
             }
+            Event::Verdicts(verdicts) => {
+                for (lineage, verdict) in verdicts {
+                    self.task.verdict(now, &lineage, &verdict);
+                }
+            }
+            Event::Isolated { input, alone } => {
+                if self.isolating.remove(&input).is_some() {
+                    self.alone.insert(input, alone);
+                    self.task.isolated(now, input, blocking_calls() > 0);
+                }
+            }
             Event::CutInputs => self.task.cut_inputs(now),
             Event::CoordinatorHeard => self.task.heard(now),
+            Event::Drain => self.task.drain(now),
             Event::Report => self.report(),
             Event::Failed(message) => {
                 self.ended.get_or_insert(TaskEnd::Failed(shortened(message)));
@@ -321,9 +355,20 @@ impl State {
             self.apply(effect);
         }
         while self.task.can_emit() {
-            let Some(room) = self.expansions.pop_front() else { break };
+            let Some((_, room)) = self.expansions.pop_front() else { break };
             let _dropped = room.send(());
         }
+    }
+
+    /// Suspects that wait for room give the process up: what makes room may need it.
+    fn park_suspects(&mut self) -> bool {
+        let waits = |(input, _): &(u64, _)| self.task.is_alone(*input);
+        let Some(place) = self.expansions.iter().position(waits) else { return false };
+        if let Some((input, room)) = self.expansions.remove(place) {
+            self.resuming.insert(input, room);
+            self.task.park(self.now(), input);
+        }
+        true
     }
 
     fn apply(&mut self, effect: Effect) {
@@ -341,6 +386,33 @@ impl State {
                 if let Some(granted) = self.resuming.remove(&input) {
                     let _dropped = granted.send(());
                 }
+            }
+            Effect::Isolate { input, lineage } => {
+                let stage = &self.place.stage;
+                if self.resuming.contains_key(&input) {
+                    tracing::debug!(job = %self.job, %stage, %lineage, "a suspect runs alone again");
+                } else {
+                    tracing::warn!(
+                        job = %self.job,
+                        "item {lineage} of stage {stage:?} was in process at two deaths: it runs alone"
+                    );
+                }
+                let Some(gate) = self.gate.clone() else { return };
+                let own = self.own.clone();
+                let isolate = async move {
+                    let alone = gate.alone().await;
+                    let _task_over = own.send(Event::Isolated { input, alone });
+                };
+                self.isolating.insert(input, self.running.spawn(isolate));
+            }
+            Effect::Rejoin { input } => {
+                if let Some(isolating) = self.isolating.remove(&input) {
+                    isolating.abort();
+                }
+                self.alone.remove(&input);
+            }
+            Effect::Drop { input } => {
+                self.resuming.remove(&input);
             }
             Effect::Abort => {
                 self.cancelled.cancel();
@@ -375,7 +447,10 @@ impl State {
                 let (invoker, own) = (invoker.clone(), self.own.clone());
                 let payload = Payload { encoding, bytes };
                 let (cx, place) = (self.cx.item(lineage), self.place.clone());
-                self.running.spawn(work::run_function(invoker, cx, input, payload, place, own));
+                // Whoever is alone is past the gate.
+                let gate = self.gate.clone().filter(|_| !self.alone.contains_key(&input));
+                let slot = TaskSlot::new(input, own, gate);
+                self.running.spawn(work::run_function(invoker, cx, payload, place, slot));
             }
         }
     }
@@ -456,7 +531,7 @@ impl State {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

@@ -2,16 +2,17 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context as TaskContext, Poll, ready};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use stageline_protocol::item::shortened;
 use stageline_protocol::task::Finished;
 use stageline_protocol::{Body, ErrorKind, Item, ItemError, Lineage};
 use tokio::sync::{mpsc, oneshot};
 
+use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
 use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot, panic_message};
 
@@ -94,12 +95,12 @@ impl Place {
 pub(super) async fn run_function(
     invoker: Invoker,
     cx: Context,
-    input: u64,
     payload: Payload,
     place: Arc<Place>,
-    task: TaskSender,
+    slot: Arc<TaskSlot>,
 ) {
-    let call = call(invoker, cx, input, payload, &place, &task);
+    let (input, task) = (slot.input, slot.task.clone());
+    let call = call(invoker, cx, payload, &place, slot);
     // The invoker catches what the function's own code does; what is left are its destructors.
     let finished = match AssertUnwindSafe(call).catch_unwind().await {
         Ok(Some(finished)) => finished,
@@ -116,17 +117,16 @@ pub(super) async fn run_function(
 async fn call(
     invoker: Invoker,
     cx: Context,
-    input: u64,
     payload: Payload,
     place: &Place,
-    task: &TaskSender,
+    slot: Arc<TaskSlot>,
 ) -> Option<Finished> {
-    let slot = Arc::new(TaskSlot { input, task: task.clone() });
-    match invoker.invoke(cx, payload, slot).await {
+    slot.enter().await;
+    match invoker.invoke(cx, payload, slot.clone()).await {
         Ok(Reply::One(output)) => Some(Finished::One(output.encoding, output.bytes)),
         Ok(Reply::Keep) => Some(Finished::Keep),
         Ok(Reply::Nothing | Reply::Done) => Some(Finished::Nothing),
-        Ok(Reply::Many(outputs)) => expand(outputs, input, place, task).await,
+        Ok(Reply::Many(outputs)) => expand(outputs, place, &slot).await,
         Err(fault) => Some(Finished::Failed(place.error(fault))),
     }
 }
@@ -134,10 +134,10 @@ async fn call(
 /// Hands over the outputs of an expansion, each chunk when the last has left. None if the task is over.
 async fn expand(
     outputs: BoxStream<'static, Result<Payload, Fault>>,
-    input: u64,
     place: &Place,
-    task: &TaskSender,
+    slot: &TaskSlot,
 ) -> Option<Finished> {
+    let (input, task) = (slot.input, &slot.task);
     let mut outputs = outputs.fuse().boxed();
     let mut next = outputs.next().await;
     while next.is_some() {
@@ -160,35 +160,102 @@ async fn expand(
         if let Some(fault) = fault {
             return Some(Finished::Failed(place.error(fault)));
         }
+        slot.leave();
         has_room.await.ok()?;
+        slot.enter().await;
         next = outputs.next().await;
     }
     Some(Finished::Expanded)
 }
 
-/// A slot, as the function's policies see it.
-struct TaskSlot {
+/// A slot, as the function's policies see it, and the call's place in the process.
+pub(super) struct TaskSlot {
     input: u64,
     task: TaskSender,
+    /// None for a call that needs not pass it.
+    gate: Option<Gate>,
+    /// While the call is in process.
+    inside: Mutex<Option<Inside>>,
+    own: Weak<Self>,
+}
+
+impl TaskSlot {
+    pub(super) fn new(input: u64, task: TaskSender, gate: Option<Gate>) -> Arc<Self> {
+        let inside = Mutex::new(None);
+        Arc::new_cyclic(|own| Self { input, task, gate, inside, own: own.clone() })
+    }
+
+    /// The call is in process, once nobody else is alone there.
+    async fn enter(&self) {
+        if let Some(gate) = &self.gate {
+            let inside = gate.enter().await;
+            *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = Some(inside);
+        }
+    }
+
+    /// The call waits for something.
+    fn leave(&self) {
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl Slot for TaskSlot {
     fn release(&self) {
+        self.leave();
         let _task_over = self.task.send(Event::ReleaseSlot { input: self.input });
     }
 
     fn acquire(&self) -> BoxFuture<'static, ()> {
         let (granted, wait) = oneshot::channel();
         let asked = self.task.send(Event::WantSlot { input: self.input, granted });
+        let own = self.own.upgrade();
         Box::pin(async move {
             if asked.is_err() || wait.await.is_err() {
                 // The task is over; it drops this call, which must not go on meanwhile.
                 std::future::pending::<()>().await;
             }
+            if let Some(slot) = own {
+                slot.enter().await;
+            }
         })
     }
 
     fn retrying(&self) {}
+}
+
+/// A source that is polled only while nobody is alone in its process.
+pub(super) fn polite(roots: RootStream, gate: Option<Gate>) -> RootStream {
+    match gate {
+        Some(gate) => Polite { roots, gate, waiting: None }.boxed(),
+        None => roots,
+    }
+}
+
+struct Polite {
+    roots: RootStream,
+    gate: Gate,
+    waiting: Option<BoxFuture<'static, Inside>>,
+}
+
+impl Stream for Polite {
+    type Item = Result<Payload, Fault>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let inside = match self.gate.try_enter() {
+            Some(inside) => inside,
+            None => {
+                let gate = self.gate.clone();
+                let enter = || -> BoxFuture<'static, Inside> {
+                    Box::pin(async move { gate.enter().await })
+                };
+                ready!(self.waiting.get_or_insert_with(enter).as_mut().poll(cx))
+            }
+        };
+        self.waiting = None;
+        let root = self.roots.poll_next_unpin(cx);
+        drop(inside);
+        root
+    }
 }
 
 /// Asks a source for roots, as its task's machine asks for them. A panic of the source is its task's
@@ -267,5 +334,5 @@ impl Future for Ready<'_> {
 }
 
 pub(super) fn delivery(lineage: Lineage, body: Body, input: u64, task: &TaskSender) -> Delivery {
-    Delivery::new(Item { lineage, body }, input, task.clone())
+    Delivery::new(Item::new(lineage, body), input, task.clone())
 }

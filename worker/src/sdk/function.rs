@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
@@ -386,13 +387,41 @@ impl fmt::Debug for StageFunction {
     }
 }
 
+/// Blocking calls that run in this process, those that nobody waits for any more among them. Of the
+/// process and not of a node: what kills it, kills all of it.
+static BLOCKING: AtomicU64 = AtomicU64::new(0);
+
+/// How many blocking calls run in this process, abandoned ones included.
+pub(crate) fn blocking_calls() -> u64 {
+    BLOCKING.load(Ordering::Acquire)
+}
+
+struct Blocking;
+
+impl Blocking {
+    fn count() -> Self {
+        BLOCKING.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        BLOCKING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Runs blocking code on a thread for it. Dropped, it is abandoned if it runs, and never starts if it
 /// does not yet.
 fn on_a_thread<R: Send + 'static>(
     run: impl FnOnce() -> R + Send + 'static,
 ) -> impl Future<Output = Result<R, Failure>> + Send + 'static {
     let span = tracing::Span::current();
-    let thread = AbortOnDropHandle::new(tokio::task::spawn_blocking(move || span.in_scope(run)));
+    let counted = move || {
+        let _counted = Blocking::count();
+        span.in_scope(run)
+    };
+    let thread = AbortOnDropHandle::new(tokio::task::spawn_blocking(counted));
     async move {
         thread.await.map_err(|e| match e.try_into_panic() {
             Ok(panic) => Failure::panicked(&*panic),

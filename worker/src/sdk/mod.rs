@@ -55,6 +55,7 @@ pub use context::{Context, TaskContext};
 pub(crate) use error::panic_message;
 pub use error::{Fault, StageError};
 pub use function::StageFunction;
+pub(crate) use function::blocking_calls;
 pub use handler::{ContextAndInput, Handler, InputOnly};
 pub use invoke::{Invoker, Reply, Slot};
 pub use name::{Sink, SinkName, Source, SourceName, Stage, StageName};

@@ -9,5 +9,6 @@ mod random;
 mod restart;
 mod sources;
 mod starting;
+mod suspects;
 mod watching;
 mod world;

@@ -13,7 +13,10 @@ use stageline_protocol::control::{
     SourceReport, Submit, TaskEnd, TaskReport, Up, Welcome,
 };
 use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage, TypeTag};
-use stageline_protocol::{Epoch, Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
+use stageline_protocol::suspect::Verdict;
+use stageline_protocol::{
+    Epoch, Incarnation, JobId, Lineage, StageId, TaskId, Term, Time, VERSIONS,
+};
 
 use crate::engine::{Command, Config, Engine, Event, SessionId};
 use crate::store::{Record, Stored};
@@ -31,6 +34,7 @@ pub(super) struct Process {
     pub(super) refused: Option<String>,
     pub(super) views: BTreeMap<JobId, JobView>,
     pub(super) statuses: Vec<JobStatus>,
+    pub(super) verdicts: Vec<(Lineage, Verdict)>,
     pub(super) forgotten: Vec<JobId>,
     /// What it runs or has ended, by job: what its next report says.
     pub(super) tasks: BTreeMap<JobId, BTreeMap<Epoch, TaskReport>>,
@@ -93,6 +97,7 @@ impl World {
             refused: None,
             views: BTreeMap::new(),
             statuses: Vec::new(),
+            verdicts: Vec::new(),
             forgotten: Vec::new(),
             tasks: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -264,6 +269,7 @@ impl World {
                             process.views.insert(view.job, *view);
                         }
                         Down::Status(status) => process.statuses.push(*status),
+                        Down::Verdicts(said) => process.verdicts.extend(said.verdicts),
                         Down::Forget(job) => {
                             process.views.remove(&job);
                             process.tasks.remove(&job);

@@ -15,10 +15,8 @@ use crate::time::Time;
 const POLICY: LinkPolicy = LinkPolicy { window_bytes: 200, max_payload: 10_000 };
 
 fn item(root: u64, size: usize) -> Item {
-    Item {
-        lineage: Lineage::root(StageId(0), root),
-        body: Body::Value(Encoding::Raw, Bytes::from(vec![0; size])),
-    }
+    let body = Body::Value(Encoding::Raw, Bytes::from(vec![0; size]));
+    Item::new(Lineage::root(StageId(0), root), body)
 }
 
 /// The handshake's messages, in both directions of dialling, and everything else.

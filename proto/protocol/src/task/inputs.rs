@@ -19,7 +19,9 @@ pub(super) struct Input {
     pub(super) lineage: Lineage,
     /// Kept until the function is done.
     body: Option<Body>,
-    state: State,
+    pub(super) state: State,
+    /// It asks before it starts, and what comes of it is marked.
+    pub(super) marked: bool,
     /// Outputs that have not been sent to a task downstream.
     pub(super) unsent: u32,
     /// Outputs that have not been acked.
@@ -41,8 +43,10 @@ pub(super) enum Origin {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum State {
+pub(super) enum State {
     Queued,
+    /// In a slot; marked, it may not start yet.
+    Asking,
     /// In a slot.
     Running,
     /// Between two attempts, without a slot.
@@ -56,12 +60,13 @@ enum State {
 }
 
 impl Input {
-    pub(super) const fn new(origin: Origin, lineage: Lineage) -> Self {
+    pub(super) const fn new(origin: Origin, lineage: Lineage, marked: bool) -> Self {
         Self {
             origin,
             lineage,
             body: None,
             state: State::Queued,
+            marked,
             unsent: 0,
             unacked: 0,
             outputs: 0,
@@ -76,7 +81,8 @@ impl Task {
         for (number, item) in (first..).zip(batch) {
             self.stats.received += u64::from(item.body != Body::End);
             let origin = Origin::Link(key, number);
-            let input = self.ledger.push(Input::new(origin, item.lineage.clone()));
+            let entry = Input::new(origin, item.lineage.clone(), item.marked);
+            let input = self.ledger.push(entry);
             self.admit(now, input, item);
         }
     }
@@ -92,7 +98,7 @@ impl Task {
             // An error that passes an expansion is that expansion's end.
             (Op::FlatMap, Body::Error(_)) if !item.lineage.is_end() => {
                 let lineage = item.lineage.with(Step::End(0));
-                self.send_on(Item { lineage, body: item.body }, input);
+                self.send_on(Item::new(lineage, item.body), input);
                 return self.complete(now, input);
             }
             (_, Body::Error(_) | Body::End) => {
@@ -145,26 +151,49 @@ impl Task {
     pub(super) fn start_ready(&mut self) {
         while self.busy < self.slots {
             if let Some(input) = self.resuming.pop_front() {
-                if self.set_running(input) {
+                if self.set_running(input) && self.may_go_on(input) {
                     self.effects.push_back(Effect::Resume { input });
                 }
                 continue;
             }
-            let Some(input) = self.ready.pop_front() else { return };
+            let Some(&input) = self.ready.front() else { return };
+            let marked = self.asks && self.ledger.get(input).is_some_and(|entry| entry.marked);
+            if marked && self.marks.are_full() {
+                return;
+            }
+            self.ready.pop_front();
             if !self.set_running(input) {
                 continue;
             }
-            let Some(entry) = self.ledger.get(input) else { continue };
-            let (lineage, origin) = (entry.lineage.clone(), entry.origin);
-            let Some(body) = entry.body.clone() else { continue };
-            self.stats.started += 1;
-            if let (Origin::Link(key, number), true) = (origin, self.op != Op::Terminal)
-                && let Some(link) = self.in_links.get_mut(&key)
-            {
-                link.receiver.release(number);
-                self.credit.changed = true;
+            if !marked {
+                self.begin(input);
+            } else if let Some(entry) = self.ledger.get_mut(input) {
+                entry.state = State::Asking;
+                let lineage = entry.lineage.clone();
+                self.ask(input, lineage);
             }
-            self.effects.push_back(Effect::Start { input, lineage, body });
+        }
+    }
+
+    /// An input in a slot starts.
+    pub(super) fn begin(&mut self, input: u64) {
+        let Some(entry) = self.ledger.get(input) else { return };
+        let lineage = entry.lineage.clone();
+        let Some(body) = entry.body.clone() else { return };
+        self.stats.started += 1;
+        if self.op != Op::Terminal {
+            self.release_bytes(input);
+        }
+        self.effects.push_back(Effect::Start { input, lineage, body });
+    }
+
+    /// The input no longer waits in front of the slots: its bytes may be granted anew.
+    pub(super) fn release_bytes(&mut self, input: u64) {
+        if let Some(Origin::Link(key, number)) = self.ledger.get(input).map(|entry| entry.origin)
+            && let Some(link) = self.in_links.get_mut(&key)
+        {
+            link.receiver.release(number);
+            self.credit.changed = true;
         }
     }
 
@@ -187,13 +216,16 @@ impl Task {
         {
             entry.state = State::Backoff;
             self.busy -= 1;
+            if entry.marked {
+                self.step_aside(input);
+            }
             self.settle_down(now);
         }
     }
 
     /// The function of this input wants its slot back; [`Effect::Resume`] says when it has it.
     pub fn want_slot(&mut self, now: Time, input: u64) {
-        if self.ledger.get(input).is_some() {
+        if self.ledger.get(input).is_some_and(|entry| entry.state == State::Backoff) {
             self.resuming.push_back(input);
             self.settle_down(now);
         }
@@ -214,7 +246,7 @@ impl Task {
         }
         let lineage = entry.lineage.with(Step::Output(entry.outputs));
         entry.outputs += 1;
-        self.send_on(Item { lineage, body: Body::Value(encoding, bytes) }, input);
+        self.send_on(Item::new(lineage, Body::Value(encoding, bytes)), input);
         self.settle_down(now);
     }
 
@@ -225,22 +257,26 @@ impl Task {
             return;
         }
         let (lineage, outputs) = (entry.lineage.clone(), entry.outputs);
+        let marked = entry.marked;
         let body = entry.body.take();
         let end = || lineage.with(Step::End(outputs));
+        if marked {
+            self.unmark(input);
+        }
         match finished {
             Finished::One(encoding, bytes) => {
-                self.send_on(Item { lineage, body: Body::Value(encoding, bytes) }, input);
+                self.send_on(Item::new(lineage, Body::Value(encoding, bytes)), input);
             }
             Finished::Keep => {
                 if let Some(body) = body {
-                    self.send_on(Item { lineage, body }, input);
+                    self.send_on(Item::new(lineage, body), input);
                 }
             }
             Finished::Nothing if self.op == Op::Filter => self.stats.filtered += 1,
             Finished::Nothing => self.stats.sent += 1,
             Finished::Expanded => {
                 self.stats.filtered += u64::from(outputs == 0);
-                self.send_on(Item { lineage: end(), body: Body::End }, input);
+                self.send_on(Item::new(end(), Body::End), input);
             }
             Finished::Failed(error) => {
                 let lineage = if self.op == Op::FlatMap { end() } else { lineage };
@@ -253,13 +289,16 @@ impl Task {
 
     fn fail(&mut self, lineage: Lineage, error: Box<ItemError>, input: u64) {
         *self.stats.errors.entry(error.kind).or_default() += 1;
-        self.send_on(Item { lineage, body: Body::Error(error) }, input);
+        self.send_on(Item::new(lineage, Body::Error(error)), input);
     }
 
     /// All outputs of this input exist.
     pub(super) fn complete(&mut self, now: Time, input: u64) {
         if let Some(entry) = self.ledger.get_mut(input) {
-            let in_slot = matches!(entry.state, State::Running | State::Done { in_slot: true });
+            let in_slot = matches!(
+                entry.state,
+                State::Asking | State::Running | State::Done { in_slot: true }
+            );
             entry.state = State::Done { in_slot };
             entry.body = None;
         }
@@ -351,8 +390,16 @@ impl Task {
         for input in inputs {
             let Some(entry) = self.ledger.get_mut(input) else { continue };
             entry.origin = Origin::Orphan;
-            if entry.state == State::Queued && self.op != Op::Terminal {
-                self.ledger.remove(input);
+            match entry.state {
+                State::Queued if self.op != Op::Terminal => {
+                    self.ledger.remove(input);
+                }
+                State::Asking => {
+                    self.ledger.remove(input);
+                    self.busy -= 1;
+                    self.drop_mark(input);
+                }
+                _ => {}
             }
         }
         self.ready.retain(|input| self.ledger.get(*input).is_some());
@@ -360,7 +407,12 @@ impl Task {
 
     /// Gives back everything that has not started; the links' credit ends with it.
     pub(super) fn give_back_queued(&mut self) {
-        for input in std::mem::take(&mut self.ready) {
+        let asking = self.asking();
+        for input in &asking {
+            self.busy -= 1;
+            self.drop_mark(*input);
+        }
+        for input in asking.into_iter().chain(std::mem::take(&mut self.ready)) {
             if let Some(entry) = self.ledger.remove(input)
                 && let Origin::Link(key, number) = entry.origin
             {
@@ -385,6 +437,7 @@ impl Task {
     /// Nobody needs what this task makes: settles all inputs, started or not.
     pub(super) fn abandon_inputs(&mut self, now: Time) {
         self.effects.push_back(Effect::Abort);
+        self.drop_marks();
         self.ready.clear();
         self.resuming.clear();
         let inputs: Vec<u64> = self.ledger.iter().map(|(input, _)| input).collect();

@@ -21,10 +21,14 @@
 //! holds them), those running go on, and acks for them have nobody to go to.
 //!
 //! A task that is to leave goes in good order instead: see `leave`.
+//!
+//! What a downstream task that is gone had not acked is marked, for its process may have died of it: a
+//! marked input asks the coordinator before it starts (`marks`), and its outputs are marked.
 
 mod credit;
 mod inputs;
 mod leave;
+mod marks;
 mod outputs;
 mod peers;
 mod report;
@@ -165,6 +169,8 @@ pub struct Plan {
     pub cut: BTreeSet<ChannelId>,
     /// For a source that can be replaced: its stored position, once something is stored.
     pub position: Option<u64>,
+    /// For a source: it takes the place of another, whose roots may have been in process.
+    pub again: bool,
 }
 
 /// Which end of a link dials.
@@ -193,8 +199,27 @@ pub enum Effect {
         /// Its content; an error only at a terminal.
         body: Body,
     },
-    /// The function of this input, which waited between two attempts, has its slot back.
+    /// The function of this input, which waited (between two attempts, or as a [parked](Task::park)
+    /// expansion), may go on.
     Resume {
+        /// The input's number in this task.
+        input: u64,
+    },
+    /// Empty the process for this input: let running functions end and start no others, in any task,
+    /// until [`Effect::Rejoin`]. Answer with [`Task::isolated`]. It never comes for a task in a client.
+    Isolate {
+        /// The input's number in this task.
+        input: u64,
+        /// Its identity.
+        lineage: Lineage,
+    },
+    /// The process is no longer to be kept, or emptied, for this input.
+    Rejoin {
+        /// The input's number in this task.
+        input: u64,
+    },
+    /// This input, whose function waits to go on, has its answer: drop the call.
+    Drop {
         /// The input's number in this task.
         input: u64,
     },
@@ -235,6 +260,10 @@ pub struct Task {
     id: TaskId,
     job: JobId,
     op: Op,
+    /// The stage's name.
+    stage: String,
+    /// Whether marked inputs ask before they start: functions on workers.
+    asks: bool,
     limits: Limits,
     slots: u32,
     highest_epoch: Epoch,
@@ -250,6 +279,7 @@ pub struct Task {
     /// Inputs in backoff that want their slot back.
     resuming: VecDeque<u64>,
     busy: u32,
+    marks: marks::Marks,
     applied: Applied,
     window: Option<Window>,
     source: source::State,
@@ -296,6 +326,8 @@ impl Task {
             id,
             job,
             op: stage.op,
+            stage: stage.name.clone(),
+            asks: stage.site == Site::Fleet && !matches!(stage.op, Op::Source | Op::Terminal),
             limits,
             slots: 0,
             highest_epoch: Epoch(0),
@@ -310,6 +342,7 @@ impl Task {
             ready: VecDeque::new(),
             resuming: VecDeque::new(),
             busy: 0,
+            marks: marks::Marks::default(),
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
             source: source::State::new(stage.site == Site::Fleet),
@@ -362,6 +395,7 @@ impl Task {
         self.start_ready();
         self.dispatch(now);
         self.start_ready();
+        self.settle_marks();
         self.regrant(now);
         self.pull();
         if self.draining && self.ledger.is_empty() {

@@ -125,6 +125,7 @@ impl Task {
             entry.unsent += 1;
             entry.unacked += 1;
             let mut item = item.clone();
+            item.marked |= entry.marked;
             if let (Some(branch), false) = (port.branch, item.lineage.is_end()) {
                 item.lineage = item.lineage.with(Step::Branch(branch));
             }
@@ -196,14 +197,26 @@ impl Task {
         self.check(now, input);
     }
 
-    /// The task at the other end is gone: what it had not acked goes elsewhere.
+    /// The link is lost: what was not acked goes elsewhere.
     pub(super) fn lose(&mut self, now: Time, key: LinkKey) {
+        self.take_back(now, key, false);
+    }
+
+    /// The task at the other end is gone: what it had not acked goes elsewhere, marked, since the
+    /// process may have died of it.
+    pub(super) fn mourn(&mut self, now: Time, key: LinkKey) {
+        self.take_back(now, key, true);
+    }
+
+    fn take_back(&mut self, now: Time, key: LinkKey, mark: bool) {
         let Some(link) = self.out_link(key) else { return };
-        #[allow(unused_mut, reason = "only a planted bug changes it")]
         let mut resend = link.sender.drain();
         #[cfg(any(test, feature = "planted-bugs"))]
         if self.has_bug(Bug::ForgottenUnacked) {
             resend.pop();
+        }
+        if mark {
+            resend.iter_mut().for_each(|(item, _)| item.marked = true);
         }
         self.freed(now, key.channel, Freed { resend, ..Freed::default() });
     }

@@ -22,6 +22,7 @@ impl Task {
         if let Some(window) = &mut self.window {
             window.resize(plan.window);
         }
+        self.source.replaces(plan.again, self.window.as_ref(), plan.window);
         if let Some(position) = plan.position {
             self.stored_position(now, position);
         }
@@ -73,7 +74,7 @@ impl Task {
     }
 
     fn remove_link(&mut self, now: Time, key: LinkKey) {
-        self.lose(now, key);
+        self.mourn(now, key);
         self.hang_up(key);
         if let Some(mut link) = self.in_links.remove(&key) {
             self.orphan(link.receiver.drain());
@@ -325,7 +326,7 @@ impl Task {
             #[cfg(any(test, feature = "planted-bugs"))]
             Frame::Return(returned) if returned_is_acked => {
                 let mut freed = link.sender.on_return(&returned)?;
-                freed.acked.extend(freed.resend.drain(..).map(|(_, input)| input));
+                freed.acked.extend(freed.returned.drain(..).map(|(_, input)| input));
                 freed
             }
             Frame::Return(returned) => link.sender.on_return(&returned)?,

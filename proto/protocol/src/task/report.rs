@@ -19,6 +19,7 @@ impl Task {
             source: self.source_report(),
             cut: self.cut.iter().copied().collect(),
             oldest: self.oldest_roots().into_iter().collect(),
+            marked: self.marks.reported(),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::control::SourceReport;
 use crate::item::{Body, Item};
 use crate::lineage::Lineage;
 use crate::time::Time;
+use crate::window::Window;
 
 use super::inputs::{Input, Origin};
 use super::{Effect, Task};
@@ -16,11 +17,22 @@ pub(super) struct State {
     /// announced.
     stored: bool,
     reported: SourceReport,
+    /// Roots below this are marked: those that its predecessor may have admitted. Unset until the
+    /// first plan.
+    marks_below: Option<u64>,
 }
 
 impl State {
     pub(super) fn new(stored: bool) -> Self {
         Self { stored, ..Self::default() }
+    }
+
+    /// The first plan says whether it takes the place of another source.
+    pub(super) fn replaces(&mut self, again: bool, window: Option<&Window>, room: u64) {
+        if let (None, Some(window)) = (self.marks_below, window) {
+            let first = window.watermark();
+            self.marks_below = Some(if again { first.saturating_add(room) } else { 0 });
+        }
     }
 }
 
@@ -56,13 +68,15 @@ impl Task {
             }
             let root = window.admit();
             let lineage = Lineage::root(self.id.stage, root);
-            let input = self.ledger.push(Input::new(Origin::Root(root), lineage.clone()));
+            let marked = self.source.marks_below.is_some_and(|end| root < end);
+            let entry = Input::new(Origin::Root(root), lineage.clone(), marked);
+            let input = self.ledger.push(entry);
             self.stats.received += 1;
             self.stats.started += 1;
             if let Body::Error(error) = &body {
                 *self.stats.errors.entry(error.kind).or_default() += 1;
             }
-            self.send_on(Item { lineage, body }, input);
+            self.send_on(Item::new(lineage, body), input);
             self.complete(now, input);
         }
         if exhausted && let Some(window) = &mut self.window {

@@ -1,6 +1,7 @@
 //! Scenarios: a few tasks wired by hand, over wires that carry a frame at once or not at all.
 
 mod bench;
+mod marks;
 
 use std::time::Duration;
 
@@ -140,6 +141,18 @@ fn an_input_whose_outputs_wait_for_credit_frees_its_slot_when_it_is_cut() {
     bench.cut.extend([ChannelId(0), ChannelId(1)]);
     bench.plan(WORK);
     assert_eq!(bench.stats(WORK).busy, 0);
+}
+
+#[test]
+fn who_never_gave_its_slot_up_gets_none_back() {
+    let mut bench = Bench::new(Some(2));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 2);
+    let first = bench.take_started(WORK);
+    let queued = first.input + 1;
+    bench.with(WORK, |task, now| task.want_slot(now, queued));
+    bench.with(WORK, |task, now| task.finish(now, first.input, value()));
+    assert_eq!((bench.started(WORK), bench.resumed.len()), (vec!["1".to_owned()], 0));
 }
 
 #[test]
@@ -462,7 +475,7 @@ fn value() -> Finished {
 
 fn item(root: u64) -> Item {
     let lineage = Lineage::root(StageId(0), root);
-    Item { lineage, body: Body::Value(Encoding::Raw, Bytes::from_static(b"x")) }
+    Item::new(lineage, Body::Value(Encoding::Raw, Bytes::from_static(b"x")))
 }
 
 fn open(dialler: TaskId, acceptor: TaskId, role: Role, number: u64) -> Open {

@@ -24,6 +24,7 @@ pub(super) struct Bench {
     pub(super) slots: u32,
     pub(super) window: u64,
     pub(super) position: Option<u64>,
+    pub(super) again: bool,
     pub(super) cut: BTreeSet<ChannelId>,
     pub(super) tasks: BTreeMap<TaskId, Task>,
     /// All that the plans name, tasks played by hand included.
@@ -35,6 +36,8 @@ pub(super) struct Bench {
     pub(super) runs: BTreeMap<TaskId, VecDeque<Run>>,
     pub(super) pulled: BTreeMap<TaskId, usize>,
     pub(super) resumed: Vec<u64>,
+    /// What was asked of the process, in words.
+    pub(super) process: Vec<String>,
     pub(super) aborted: Vec<TaskId>,
     pub(super) reports: usize,
     pub(super) ends: Vec<(TaskId, TaskEnd)>,
@@ -74,6 +77,7 @@ impl Bench {
             slots: 1,
             window: 1_000,
             position: None,
+            again: false,
             cut: BTreeSet::new(),
             tasks: BTreeMap::new(),
             peers: BTreeSet::new(),
@@ -82,6 +86,7 @@ impl Bench {
             runs: BTreeMap::new(),
             pulled: BTreeMap::new(),
             resumed: Vec::new(),
+            process: Vec::new(),
             aborted: Vec::new(),
             reports: 0,
             ends: Vec::new(),
@@ -125,6 +130,7 @@ impl Bench {
             pause: false,
             cut: self.cut.clone(),
             position: self.position.filter(|_| id.stage == StageId(0)),
+            again: self.again,
         };
         self.with(id, |task, now| task.set_plan(now, &plan));
     }
@@ -216,6 +222,9 @@ impl Bench {
                 self.runs.entry(id).or_default().push_back(Run { input, lineage });
             }
             Effect::Resume { input } => self.resumed.push(input),
+            Effect::Isolate { input, .. } => self.process.push(format!("isolate {input}")),
+            Effect::Rejoin { input } => self.process.push(format!("rejoin {input}")),
+            Effect::Drop { input } => self.process.push(format!("drop {input}")),
             Effect::Abort => {
                 self.runs.remove(&id);
                 self.aborted.push(id);
