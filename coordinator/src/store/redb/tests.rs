@@ -7,7 +7,9 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::pipeline::{Op, Pipeline, Site, Stage};
 use stageline_protocol::suspect::Death;
-use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, Step, StageId, TaskId, Term, Time, VERSIONS};
+use stageline_protocol::{
+    Epoch, Incarnation, JobId, Lineage, StageId, Step, TaskId, Term, Time, VERSIONS,
+};
 
 use super::*;
 use crate::store::{MemoryStore, StoredTask};
@@ -28,6 +30,7 @@ fn hello(life: u64) -> Box<Hello> {
         incarnation: Incarnation(life),
         address: Some("127.0.0.1:7".into()),
         functions: vec![function],
+        leaving: false,
     })
 }
 
@@ -110,7 +113,8 @@ fn record() -> impl Strategy<Value = Record> {
         }),
         (job.clone(), 0u32..2)
             .prop_map(|(job, stage)| Record::Finished { job: JobId(job), stage: StageId(stage) }),
-        (job.clone(), 0u64..3, 0usize..3).prop_map(|(job, root, deaths)| suspect(job, root, deaths)),
+        (job.clone(), 0u64..3, 0usize..3)
+            .prop_map(|(job, root, deaths)| suspect(job, root, deaths)),
         job.clone().prop_map(|job| Record::Ended {
             job: JobId(job),
             client: Incarnation(1),
