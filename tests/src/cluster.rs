@@ -217,8 +217,7 @@ impl Cluster {
     pub async fn kill_sparing(&mut self, name: &str) -> bool {
         let worker = self.workers.get_mut(name).expect("a worker of that name");
         worker.signal("STOP");
-        let listed = processes(&self.address).await;
-        let spared = listed.iter().any(|process| process.name == name && process.suspects > 0);
+        let spared = suspects(&self.address, name).await != Some(0);
         let worker = self.workers.get_mut(name).expect("a worker of that name");
         if spared {
             worker.signal("CONT");
@@ -345,6 +344,17 @@ pub fn this_program() -> String {
 /// When the coordinator does not answer.
 pub async fn processes(coordinator: &str) -> Vec<ProcessStatus> {
     list(coordinator).await.0
+}
+
+/// How many suspects a worker runs, or was told to run; none when the coordinator does not answer.
+pub async fn suspects(coordinator: &str, worker: &str) -> Option<u64> {
+    let asked = async {
+        let mut jobs = JobsClient::connect(format!("http://{coordinator}")).await.ok()?;
+        let answer = jobs.list_processes(v1::ListProcessesRequest {}).await.ok()?.into_inner();
+        let those = answer.processes.into_iter().filter(|process| process.name == worker);
+        Some(those.map(|process| process.suspects).sum())
+    };
+    tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
 }
 
 /// What every process of a cluster runs, by name: the coordinator, and those that it lists.

@@ -32,6 +32,9 @@ pub const PANIC: Stage<u64, u64> = Stage::named("panic");
 pub const FRAGILE: Stage<u64, u64> = Stage::named("fragile");
 /// What [`FRAGILE`] does not survive.
 pub const FATAL: u64 = 13;
+/// The number, two thousand times: times ten thousand, plus 0, 1, 2, … Waits while the gate `burst` is
+/// closed. Leaves a trace.
+pub const BURST: Stage<u64, u64> = Stage::named("burst");
 /// Waits for 2 ms, exactly, and passes its input on.
 pub const WAIT: Stage<u64, u64> = Stage::named("wait");
 /// The same again, under another name.
@@ -101,6 +104,11 @@ pub fn registry() -> Registry {
             gate("fragile").await;
             tokio::time::sleep(Duration::from_millis(5)).await;
             n
+        })
+        .flat_map_iter(BURST, |n: u64| async move {
+            trace("burst", n);
+            gate("burst").await;
+            (0..2_000).map(move |i| n * 10_000 + i)
         })
         .map(WAIT, exactly_two_ms)
         .slots(16)

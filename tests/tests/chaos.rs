@@ -43,7 +43,7 @@ async fn kill_each(
             _ => format!("{role}-{}", rng.u32(1..=2)),
         };
         wait_for("so many results", || fleet.progress(&job) >= moment).await;
-        fleet.kill(&victim);
+        while !fleet.kill_sparing(&victim).await {}
         fleet.restart(&victim);
     }
     let mut verdict = None;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt;
 use stageline::{Error, ErrorKind, ItemError, Results, Stream};
 use stageline_tests::cluster::{Cluster, eventually, guarded, processes, wait_for};
-use stageline_tests::functions::{FATAL, FRAGILE};
+use stageline_tests::functions::{BURST, FATAL, FRAGILE, THIRD};
 use tokio::task::JoinHandle;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
@@ -45,8 +45,15 @@ async fn start(workers: &[&str]) -> Cluster {
     cluster
 }
 
+async fn is_gone(cluster: &Cluster, name: &str) {
+    eventually("it counts as dead", async || {
+        processes(&cluster.address).await.iter().all(|process| process.name != name)
+    })
+    .await;
+}
+
 fn each_once(outcome: &Outcome, numbers: impl Iterator<Item = u64>) {
-    assert!(outcome.values.iter().map(|(n, _)| *n).eq(numbers), "some are missing");
+    assert!(outcome.values.keys().copied().eq(numbers), "some are missing");
     let twice: Vec<_> = outcome.values.iter().filter(|(_, count)| **count != 1).collect();
     assert!(twice.is_empty(), "{twice:?}");
 }
@@ -97,10 +104,7 @@ async fn innocent_items_are_never_convicted_however_many_workers_die() {
     // Eight items are in process where "a" dies, and then where "b" does.
     wait_for("all slots are in use", || cluster.trace("fragile").len() == 8).await;
     assert!(cluster.kill_sparing("a").await);
-    eventually("it counts as dead", async || {
-        processes(&cluster.address).await.iter().all(|process| process.name != "a")
-    })
-    .await;
+    is_gone(&cluster, "a").await;
     cluster.worker("b", &["fragile"]).await;
     wait_for("the same items are in process", || cluster.trace("fragile").len() == 16).await;
     assert!(cluster.kill_sparing("b").await);
@@ -132,4 +136,30 @@ async fn innocent_items_are_never_convicted_however_many_workers_die() {
     println!("{kills} kills, {spared} spared");
     assert!(log.contains("it runs alone"), "vacuous: no item was ever suspected");
     assert!(!log.contains("it is convicted"));
+}
+
+/// Expansions that run alone make more than there is room for, and what makes room runs in the same
+/// worker.
+#[tokio::test]
+async fn a_suspect_lets_others_in_while_it_waits_for_room() {
+    const FUNCTIONS: &[&str] = &["burst", "third"];
+    let mut cluster = Cluster::start(PROGRAM).await;
+    cluster.close_gate("burst");
+    let client = cluster.client().await;
+    let (_, all) = collect(Stream::from_iter(0..3).flat_map(BURST).map(THIRD).results(&client));
+    for (name, calls) in [("a", 3), ("b", 6)] {
+        cluster.worker(name, FUNCTIONS).await;
+        wait_for("all are in process", || cluster.trace("burst").len() == calls).await;
+        assert!(cluster.kill_sparing(name).await);
+        is_gone(&cluster, name).await;
+    }
+    cluster.worker("c", FUNCTIONS).await;
+    cluster.open_gate("burst");
+    let outcome = guarded(all).await.unwrap();
+    assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
+    let outputs = (0..3).flat_map(|n| (0..2_000).map(move |i| n * 10_000 + i + 100_000_000));
+    each_once(&outcome, outputs);
+    let log = cluster.workers["c"].log();
+    let alone = log.lines().filter(|line| line.contains("runs alone")).count();
+    assert!(alone > 6, "{alone}: each of the three waited for room, more than once");
 }

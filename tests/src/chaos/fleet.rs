@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::net::Net;
 use super::oracle::{Verdict, judge};
 use super::work::{ROLES, Shape};
-use crate::cluster::{Process, censuses, wait_for};
+use crate::cluster::{Process, censuses, suspects, wait_for};
 
 /// The name of the coordinator.
 pub const COORDINATOR: &str = "coordinator";
@@ -153,6 +153,28 @@ impl Fleet {
         member.state = State::Dead;
     }
 
+    /// SIGKILL, unless that would convict an innocent item: a worker that runs a suspect is spared, and
+    /// so is one of which the coordinator cannot be asked just now. Stopped first, it cannot begin with
+    /// one in between. Answers whether it is dead.
+    pub async fn kill_sparing(&mut self, name: &str) -> bool {
+        let coordinator = self.state(COORDINATOR);
+        let worker = name != COORDINATOR && name != CLIENT;
+        // One that is dead counts no deaths.
+        if worker && coordinator != State::Dead {
+            self.member(name).process.signal("STOP");
+            let suspects = match coordinator {
+                State::Running => suspects(&self.address, name).await,
+                _ => None,
+            };
+            if suspects != Some(0) {
+                self.member(name).process.signal("CONT");
+                return false;
+            }
+        }
+        self.kill(name);
+        true
+    }
+
     /// SIGSTOP.
     pub fn stop(&mut self, name: &str) {
         let member = self.member(name);
@@ -211,6 +233,12 @@ impl Fleet {
         Running { shape, items, since: Instant::now(), to }
     }
 
+    /// Whether the coordinator runs and listens.
+    #[must_use]
+    pub fn has_coordinator(&self) -> bool {
+        self.state(COORDINATOR) == State::Running && self.log(COORDINATOR).contains("listening on")
+    }
+
     /// How many results of a job have come so far; calls of its sink, if it has one.
     #[must_use]
     pub fn progress(&self, job: &Running) -> usize {
@@ -251,7 +279,7 @@ impl Fleet {
     /// When the coordinator does not answer.
     pub async fn busy(&self) -> Vec<String> {
         // It may have been started again just now.
-        wait_for("the coordinator", || self.log(COORDINATOR).contains("listening on")).await;
+        wait_for("the coordinator", || self.has_coordinator()).await;
         let all = censuses(&self.address).await.into_iter();
         // The coordinator counts its sessions as links, and its jobs as tasks.
         let busy = all.filter(|(name, c)| {

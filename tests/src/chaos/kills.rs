@@ -3,7 +3,9 @@
 //!
 //! A killed process is started again under its name soon after; so is one that was told to end. A job
 //! whose client was killed is over, and another takes its place at once. The faults stop when the
-//! number of kills is reached; then the last job ends, and every process must be idle.
+//! number of kills is reached; then the last job ends, and every process must be idle. A worker that
+//! runs a suspect is not killed: the item would be convicted of it, and rightly so, for all that
+//! anybody can know.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -58,6 +60,7 @@ pub async fn run(plan: &Plan) -> Outcome {
         kills: BTreeMap::new(),
         others: BTreeMap::new(),
         killed_at: Vec::new(),
+        spares: 0,
         due: Vec::new(),
     };
     let started = Instant::now();
@@ -74,6 +77,8 @@ struct Driver {
     /// Stops and ends.
     others: BTreeMap<String, u64>,
     killed_at: Vec<u64>,
+    /// How often a worker was not killed because of a suspect.
+    spares: u64,
     /// Processes that go on, or are started again, and when.
     due: Vec<(Instant, String)>,
 }
@@ -88,7 +93,7 @@ impl Driver {
             }
             self.bring_back(&mut jobs.verdict.faults);
             if self.killed() < self.plan.kills && Instant::now() >= next_fault {
-                self.strike(jobs.shape());
+                self.strike(jobs.shape()).await;
                 next_fault = Instant::now() + self.pause();
             }
             tokio::time::sleep(LOOK).await;
@@ -129,13 +134,16 @@ impl Driver {
         }
     }
 
-    fn strike(&mut self, shape: Shape) {
+    async fn strike(&mut self, shape: Shape) {
         let (fault, victim) = self.draw(shape);
         let Some(victim) = victim else { return };
         let kind = victim.split('-').next().unwrap_or_default().to_owned();
         let back = match fault {
             Fault::Kill(back) => {
-                self.fleet.kill(&victim);
+                if !self.fleet.kill_sparing(&victim).await {
+                    self.spares += 1;
+                    return;
+                }
                 *self.kills.entry(kind).or_default() += 1;
                 self.killed_at.push(now());
                 back
@@ -182,11 +190,12 @@ impl Driver {
     fn report(self, verdict: Verdict, took: Duration) -> Outcome {
         let (slowest, answered) = first_resends(&self.killed_at, &verdict.resends);
         println!(
-            "seed {}: {} kills {:?}\nbeside them {:?}\njobs of {} items, {:.0} s",
+            "seed {}: {} kills {:?}\nbeside them {:?}; {} times a worker was spared for a suspect that it ran, or might\njobs of {} items, {:.0} s",
             self.plan.seed,
             self.killed(),
             self.kills,
             self.others,
+            self.spares,
             self.plan.items,
             took.as_secs_f64(),
         );

@@ -287,7 +287,7 @@ impl Cluster {
         }
         let completed = self.outcome == Some(Outcome::Completed);
         let cancelled = matches!(self.outcome, Some(Outcome::Cancelled(_)));
-        if !completed && !(cancelled && !self.nodes[0].alive) {
+        if !completed && (!cancelled || self.nodes[0].alive) {
             return Err(format!("the job did not complete: {:?}", self.outcome));
         }
         if completed {

@@ -388,11 +388,15 @@ impl State {
                 }
             }
             Effect::Isolate { input, lineage } => {
-                tracing::warn!(
-                    job = %self.job,
-                    "item {lineage} of stage {:?} was in process when a process died, twice: it \
-                     runs alone", self.place.stage
-                );
+                let stage = &self.place.stage;
+                if self.resuming.contains_key(&input) {
+                    tracing::debug!(job = %self.job, %stage, %lineage, "a suspect runs alone again");
+                } else {
+                    tracing::warn!(
+                        job = %self.job,
+                        "item {lineage} of stage {stage:?} was in process at two deaths: it runs alone"
+                    );
+                }
                 let Some(gate) = self.gate.clone() else { return };
                 let own = self.own.clone();
                 let isolate = async move {

@@ -294,6 +294,7 @@ impl Shell {
             let input = input.parse().expect("a number");
             match what {
                 "isolate" => self.isolating.push(input),
+                "drop" => self.backoff.retain(|waits| *waits != input),
                 "rejoin" if self.holder == Some(input) => {
                     self.holder = None;
                     let running: Vec<_> = self.running.iter().filter(|i| **i == input).collect();
@@ -348,8 +349,6 @@ impl Shell {
                     (Running | Alone, _) => return,
                 };
                 let verdict = if fits { fitting } else { any[usize::from(v)].clone() };
-                self.backoff
-                    .retain(|input| *input != number || !matches!(verdict, Verdict::Convicted(_)));
                 tell(&mut self.bench, OTHER, number, verdict);
             }
             Do::Isolated(crowded) if self.holder.is_none() && !self.isolating.is_empty() => {

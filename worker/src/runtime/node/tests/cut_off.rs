@@ -52,7 +52,7 @@ async fn a_worker_ends_what_has_neither_session_nor_links_for_a_lease() {
     let (node, handle) = Node::new(config, coordinator.clone());
     let node = tokio::spawn(node.run());
     let mut session = coordinator.session().await;
-    let work = TaskPlan { id: task(1), slots: 1, drain: false };
+    let work = TaskPlan { id: task(1), slots: 1, drain: false, again: false };
     session.says(Down::View(Box::new(JobView { tasks: vec![work], ..*view(1) })));
     assert_eq!(session.reported(1).await, [None], "it runs");
 
@@ -158,7 +158,7 @@ fn pipeline() -> Pipeline {
 
 /// The client's part, while no worker is there.
 fn view(revision: u64) -> Box<JobView> {
-    let plan = |stage| TaskPlan { id: task(stage), slots: 64, drain: false };
+    let plan = |stage| TaskPlan { id: task(stage), slots: 64, drain: false, again: false };
     Box::new(JobView {
         job: JOB,
         term: Term(1),
