@@ -10,7 +10,7 @@ use super::{Command, Engine, SessionId};
 use crate::store::Record;
 
 impl Engine {
-    pub(super) fn session_opened(&mut self, now: Time, session: SessionId, hello: Hello) {
+    pub(super) fn session_opened(&mut self, now: Time, session: SessionId, mut hello: Hello) {
         let version = match self.check_hello(&hello) {
             Ok(version) => version,
             Err(why) => return self.refuse(now, session, why),
@@ -29,6 +29,10 @@ impl Engine {
             self.lose(now, older, &why, Some(Duration::ZERO));
         }
         let known = self.fleet.get(id).map(|process| &process.hello);
+        // What was said once holds; and a client's tasks have no other place.
+        hello.leaving |= known.is_some_and(|known| known.leaving);
+        hello.leaving &= hello.kind == ProcessKind::Worker;
+        let leaving = hello.leaving;
         // A process that is back as it was changes nothing for anybody else.
         let same = known.is_some_and(|known| *known == hello);
         self.reconsider(now, id, &hello.name);
@@ -44,6 +48,9 @@ impl Engine {
             self.replan = true;
             for job in self.jobs.values_mut().filter(|job| job.involved.contains(&id)) {
                 job.stale = true;
+                if leaving {
+                    job.leave(id);
+                }
             }
         }
         self.catch_up(now, id);
@@ -111,12 +118,11 @@ impl Engine {
 
     /// A worker takes nothing more. Others take its place at once, as far as its slots fall idle.
     fn leaves(&mut self, from: Incarnation) {
-        let worker = self.fleet.get(from).is_some_and(|p| p.hello.kind == ProcessKind::Worker);
-        if worker && self.fleet.leave(from) {
+        if let Some(hello) = self.fleet.leave(from) {
+            let record = Record::Process(Box::new(hello.clone()));
+            self.persist(record);
             self.replan = true;
-            for job in self.jobs.values_mut() {
-                job.leave(from);
-            }
+            self.jobs.values_mut().for_each(|job| job.leave(from));
         }
     }
 

@@ -71,9 +71,6 @@ impl Cluster {
         self.nodes[pid].session = Some(id);
         self.log.note(self.now, format_args!("{} opens session {}", hello.name, id.0));
         self.up(id, engine::Event::SessionOpened { session: id, hello });
-        if self.nodes[pid].leaving {
-            self.say(pid, Up::Leaving);
-        }
         if self.nodes[pid].kind == ProcessKind::Client {
             let pipeline = self.schedule.pipeline.clone();
             // Submitting again after a reconnection is harmless.
