@@ -37,6 +37,11 @@ impl Process {
         self.function(&stage.function).filter(|function| graph.check_function(id, function).is_ok())
     }
 
+    /// Whether it takes new tasks. One without a session keeps what it has, and may be gone.
+    pub(super) const fn takes_more(&self) -> bool {
+        self.session.is_some() && !self.hello.leaving
+    }
+
     /// The name, quoted, with the kind in front.
     pub(super) fn title(&self) -> String {
         match self.hello.kind {
@@ -88,7 +93,7 @@ impl Fleet {
     /// Those of them that take new tasks.
     pub(super) fn offering(&self) -> Vec<(Incarnation, &Process)> {
         let mut workers = self.workers();
-        workers.retain(|(_, process)| !process.hello.leaving);
+        workers.retain(|(_, process)| process.takes_more());
         workers
     }
 

@@ -9,6 +9,9 @@ use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
 use super::{Command, Engine, SessionId};
 use crate::store::Record;
 
+/// Why a process that said goodbye is gone.
+const LEFT: &str = "it left";
+
 impl Engine {
     pub(super) fn session_opened(&mut self, now: Time, session: SessionId, mut hello: Hello) {
         let version = match self.check_hello(&hello) {
@@ -26,7 +29,9 @@ impl Engine {
             self.persist(Record::Superseded(self.fleet.superseded()));
             let why = format!("a new process registered as {:?}", hello.name);
             self.send(older, Down::Refused(format!("{why}: this one counts as dead")));
-            self.lose(now, older, &why, Some(Duration::ZERO));
+            // With a session it lives: that another took its name is no death of it.
+            let lives = self.fleet.session_of(older).is_some();
+            self.lose(now, older, &why, (!lives).then_some(Duration::ZERO));
         }
         let known = self.fleet.get(id).map(|process| &process.hello);
         // What was said once holds; and a client's tasks have no other place.
@@ -35,7 +40,9 @@ impl Engine {
         let leaving = hello.leaving;
         // A process that is back as it was changes nothing for anybody else.
         let same = known.is_some_and(|known| *known == hello);
-        self.reconsider(now, id, &hello.name);
+        // But it is offered new tasks again.
+        self.replan |= self.fleet.session_of(id).is_none();
+        self.reconsider(now, &hello);
         if !same {
             self.persist(Record::Process(Box::new(hello.clone())));
         }
@@ -53,7 +60,7 @@ impl Engine {
                 }
             }
         }
-        self.catch_up(now, id);
+        self.back.push(id);
     }
 
     /// The version to speak, or why the process cannot be taken.
@@ -112,7 +119,7 @@ impl Engine {
             Up::Submit(submit) => self.submitted(now, from, submit),
             Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
             Up::Leaving => self.leaves(from),
-            Up::Goodbye => self.lose(now, from, "it left", None),
+            Up::Goodbye => self.lose(now, from, LEFT, None),
         }
     }
 
@@ -157,6 +164,9 @@ impl Engine {
             self.out.push_back(Command::CloseSession { session });
         }
         self.replan |= process.hello.kind == ProcessKind::Worker;
+        if why != LEFT {
+            self.out.push_back(Command::Warn(format!("{} counts as dead: {why}", process.title())));
+        }
         let mut ends: Vec<(JobId, Outcome)> = Vec::new();
         for job in self.jobs.values_mut() {
             let records = job.bury(now, id, &process.hello.name, died);

@@ -196,6 +196,7 @@ impl Cluster {
                     self.stored.announced(&message)?;
                     self.down(session, Event::ToProcess(session, Box::new(message)));
                 }
+                Command::Warn(what) => self.log.note(self.now, format_args!("warning: {what}")),
                 Command::CloseSession { session } => {
                     self.down(session, Event::SessionDown(session));
                 }

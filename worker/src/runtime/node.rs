@@ -242,7 +242,7 @@ impl Node {
                     self.session_lost = Some(Instant::now());
                     tracing::warn!(
                         "lost the coordinator at {}: items under way go on, and it is dialled \
-                         until it is back; if it has ended, start it again with the same --store",
+                         until it is back; if it has ended, start it again as it was started",
                         self.opener.address()
                     );
                 }

@@ -243,6 +243,7 @@ impl World {
             self.log.push(format!("{:?} {command:?}", self.now));
             match command {
                 Command::Persist(record) => self.stored.apply(record),
+                Command::Warn(_) => {}
                 Command::CloseSession { session } => {
                     for process in self.processes.iter_mut().filter(|p| p.session == Some(session))
                     {
