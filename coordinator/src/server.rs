@@ -428,6 +428,7 @@ impl<S: Store> Loop<S> {
                         connected.outbox.push(message);
                     }
                 }
+                Command::Warn(what) => tracing::warn!("{what}"),
                 Command::CloseSession { session } => {
                     if let Some(Connected { outbox, .. }) = self.sessions.remove(&session) {
                         outbox.close();

@@ -1,7 +1,7 @@
 //! Log lines: to standard error, above the progress lines, for people or as JSON.
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -20,6 +20,16 @@ pub enum LoggingError {
         filter: String,
         /// What is wrong with it.
         error: ParseError,
+    },
+    /// One of its words is no level.
+    #[error(
+        "--log {filter:?}: {word:?} is no level. Write one of error, warn, info, debug, trace and off, or for example `warn,stageline=debug`"
+    )]
+    Level {
+        /// The text.
+        filter: String,
+        /// What is no level.
+        word: String,
     },
     /// The program has set up logging of its own.
     #[error("logging is set up already: {0}")]
@@ -46,6 +56,12 @@ pub fn init(format: LogFormat, filter: &str, screen: &Screen) -> Result<(), Logg
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let word = |part: &&str| !part.contains(['=', '[']) && !part.contains("::");
+    let level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    // A word alone would be taken for the name of a program's part, and silence all others.
+    if let Some(word) = filter.split(',').map(str::trim).filter(word).find(|part| !level(part)) {
+        return Err(LoggingError::Level { filter: filter.to_owned(), word: word.to_owned() });
+    }
     EnvFilter::try_new(filter)
         .map_err(|error| LoggingError::Filter { filter: filter.to_owned(), error })
 }
@@ -59,6 +75,8 @@ mod tests {
         for good in ["info", "warn,stageline=debug", "off"] {
             assert!(parse(good).is_ok(), "{good}");
         }
+        let error = parse("wran").expect_err("no level").to_string();
+        assert!(error.contains("\"wran\" is no level"), "{error}");
         let error = parse("stageline=loud").expect_err("no level").to_string();
         assert!(error.contains("stageline=loud") && error.contains("debug"), "{error}");
     }

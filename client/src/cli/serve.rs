@@ -1,7 +1,7 @@
 //! `stageline coordinator` and `stageline worker`: processes that run until they are told to end.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stageline_coordinator::engine::Config;
@@ -56,7 +56,7 @@ pub(super) async fn coordinator(args: args::Coordinator) -> anyhow::Result<Exit>
 /// could be found again.
 fn store(given: Option<PathBuf>, port: u16) -> anyhow::Result<Option<PathBuf>> {
     match given {
-        Some(path) if path == Path::new("none") => Ok(None),
+        Some(path) if path.as_os_str().eq_ignore_ascii_case("none") => Ok(None),
         Some(path) => Ok(Some(path)),
         None if port == 0 => Ok(None),
         None => {

@@ -19,8 +19,6 @@ pub(super) struct Process {
     pub(super) hello: Hello,
     pub(super) session: Option<SessionId>,
     pub(super) census: Census,
-    /// It takes nothing more. No record is kept of that: it says so over each session.
-    pub(super) leaving: bool,
     /// When its lease runs out.
     expires: Time,
     /// When it counts as dead because its session broke.
@@ -37,6 +35,11 @@ impl Process {
     /// What it would run a stage with: the stage's function, if the two fit.
     pub(super) fn fitting(&self, graph: &Graph, id: StageId, stage: &Stage) -> Option<&Function> {
         self.function(&stage.function).filter(|function| graph.check_function(id, function).is_ok())
+    }
+
+    /// Whether it takes new tasks. One without a session keeps what it has, and may be gone.
+    pub(super) const fn takes_more(&self) -> bool {
+        self.session.is_some() && !self.hello.leaving
     }
 
     /// The name, quoted, with the kind in front.
@@ -90,7 +93,7 @@ impl Fleet {
     /// Those of them that take new tasks.
     pub(super) fn offering(&self) -> Vec<(Incarnation, &Process)> {
         let mut workers = self.workers();
-        workers.retain(|(_, process)| !process.leaving);
+        workers.retain(|(_, process)| process.takes_more());
         workers
     }
 
@@ -104,15 +107,15 @@ impl Fleet {
     ) -> Option<SessionId> {
         let id = hello.incarnation;
         let older = self.processes.remove(&id);
-        let (older_session, census, leaving) =
-            older.map_or((None, Census::default(), false), |p| (p.session, p.census, p.leaving));
+        let (older_session, census) =
+            older.map_or((None, Census::default()), |older| (older.session, older.census));
         if let Some(older) = older_session {
             self.sessions.remove(&older);
         }
         self.sessions.insert(session, id);
         let expires = now + config.lease;
         let (session, grace, refused) = (Some(session), None, false);
-        let process = Process { hello, session, census, leaving, expires, grace, refused };
+        let process = Process { hello, session, census, expires, grace, refused };
         self.processes.insert(id, process);
         older_session
     }
@@ -121,8 +124,8 @@ impl Fleet {
     pub(super) fn restore(&mut self, now: Time, hello: Hello, config: &Config) {
         let (census, expires) = (Census::default(), now + config.lease);
         let id = hello.incarnation;
-        let (session, leaving, grace, refused) = (None, false, None, false);
-        let process = Process { hello, session, census, leaving, expires, grace, refused };
+        let (session, grace, refused) = (None, None, false);
+        let process = Process { hello, session, census, expires, grace, refused };
         self.processes.insert(id, process);
     }
 
@@ -133,10 +136,12 @@ impl Fleet {
         }
     }
 
-    /// A process is about to leave. Answers whether that is news.
-    pub(super) fn leave(&mut self, id: Incarnation) -> bool {
-        let process = self.processes.get_mut(&id);
-        process.is_some_and(|process| !std::mem::replace(&mut process.leaving, true))
+    /// A worker is about to leave. Answers what it says of itself now, if that is news.
+    pub(super) fn leave(&mut self, id: Incarnation) -> Option<&Hello> {
+        let hello = &mut self.processes.get_mut(&id)?.hello;
+        let news = hello.kind == ProcessKind::Worker && !hello.leaving;
+        hello.leaving |= news;
+        news.then_some(hello)
     }
 
     pub(super) fn count(&mut self, id: Incarnation, census: Census) {
@@ -230,7 +235,7 @@ impl Fleet {
             census: process.census,
             connected: process.session.is_some(),
             suspects: 0,
-            leaving: process.leaving,
+            leaving: process.hello.leaving,
         };
         let mut all: Vec<_> = self.processes.iter().map(status).collect();
         all.sort_by(|a, b| (a.kind, &a.name, a.incarnation).cmp(&(b.kind, &b.name, b.incarnation)));

@@ -122,8 +122,6 @@ impl Task {
             return 0;
         }
         let busy = u32::try_from(self.report.stats.busy).unwrap_or(u32::MAX);
-        // What waits between two attempts counts as busy there, and runs in the slots that it had.
-        let busy = if let Life::Leaving { slots } = self.life { busy.min(slots) } else { busy };
         busy.max(self.held.map_or(0, |(_, slots)| slots))
     }
 
@@ -268,6 +266,7 @@ impl Job {
             if task.process == process && task.life == Life::Current {
                 task.life = Life::Leaving { slots: task.slots };
                 task.set_slots(0, revision);
+                self.touched = true;
                 self.stale = true;
             }
         }

@@ -124,6 +124,8 @@ pub enum Command {
     },
     /// Keep this, and go on only when it is safe.
     Persist(Record),
+    /// Whoever runs the coordinator should know this.
+    Warn(String),
 }
 
 /// The pure coordinator.
@@ -138,6 +140,8 @@ pub struct Engine {
     shares: Shares,
     /// Workers, or the jobs that they are shared among, have changed: every job is planned anew.
     replan: bool,
+    /// Processes that have just opened a session, and are to hear what they may have missed.
+    back: Vec<Incarnation>,
     /// When the engine was last called.
     woken: Time,
     out: VecDeque<Command>,
@@ -164,6 +168,7 @@ impl Engine {
             history: VecDeque::new(),
             shares: Shares::default(),
             replan: false,
+            back: Vec::new(),
             woken: Time::ZERO,
             out: VecDeque::new(),
         }
@@ -268,7 +273,10 @@ impl Engine {
         self.trim(now);
         self.record();
         self.answer_due(now);
-        self.announce();
+        let announced = self.announce();
+        for process in std::mem::take(&mut self.back) {
+            self.catch_up(now, process, &announced);
+        }
         self.push_statuses(now);
     }
 

@@ -39,14 +39,14 @@ impl Job {
 impl Task {
     /// None once it runs no more.
     pub(super) fn level(&self) -> Option<Level> {
-        let (slots, retiring) = match self.life {
-            Life::Current => (self.slots, false),
-            // Its process will say again that it is leaving.
-            Life::Leaving { slots } => (slots, false),
-            Life::Retiring => (self.slots, true),
-            Life::Over => return None,
-        };
-        Some((slots, slots.max(self.in_use()), retiring))
+        let in_use = self.in_use();
+        match self.life {
+            Life::Current => Some((self.slots, self.slots.max(in_use), false)),
+            // That it leaves is kept with its process.
+            Life::Leaving { slots } => Some((slots, in_use, false)),
+            Life::Retiring => Some((self.slots, self.slots.max(in_use), true)),
+            Life::Over => None,
+        }
     }
 
     fn change(&mut self, job: JobId) -> Option<Record> {

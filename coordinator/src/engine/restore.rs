@@ -48,7 +48,12 @@ impl Engine {
             engine.fleet.supersede(life);
         }
         for (id, stored) in stored.jobs {
-            let job = restore_job(id, stored, now, &engine.config)?;
+            let mut job = restore_job(id, stored, now, &engine.config)?;
+            let leaving =
+                |task: &Task| engine.fleet.get(task.process).is_some_and(|p| p.hello.leaving);
+            for task in job.tasks.values_mut().filter(|task| leaving(task)) {
+                task.restore_leaving();
+            }
             engine.jobs.insert(id, job);
         }
         let mut ended: Vec<_> = stored.ended.into_values().collect();
@@ -127,6 +132,16 @@ fn restore_job(
         job.tasks.insert(task.id.epoch, restore_task(task, revision));
     }
     Ok(job)
+}
+
+impl Task {
+    /// Its process was leaving: the slots that its views announce are not those that it may fill.
+    fn restore_leaving(&mut self) {
+        if self.life == Life::Current {
+            self.life = Life::Leaving { slots: self.slots };
+            self.slots = 0;
+        }
+    }
 }
 
 fn restore_task(stored: StoredTask, revision: u64) -> Task {

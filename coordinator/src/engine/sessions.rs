@@ -9,8 +9,11 @@ use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
 use super::{Command, Engine, SessionId};
 use crate::store::Record;
 
+/// Why a process that said goodbye is gone.
+const LEFT: &str = "it left";
+
 impl Engine {
-    pub(super) fn session_opened(&mut self, now: Time, session: SessionId, hello: Hello) {
+    pub(super) fn session_opened(&mut self, now: Time, session: SessionId, mut hello: Hello) {
         let version = match self.check_hello(&hello) {
             Ok(version) => version,
             Err(why) => return self.refuse(now, session, why),
@@ -26,12 +29,20 @@ impl Engine {
             self.persist(Record::Superseded(self.fleet.superseded()));
             let why = format!("a new process registered as {:?}", hello.name);
             self.send(older, Down::Refused(format!("{why}: this one counts as dead")));
-            self.lose(now, older, &why, Some(Duration::ZERO));
+            // With a session it lives: that another took its name is no death of it.
+            let lives = self.fleet.session_of(older).is_some();
+            self.lose(now, older, &why, (!lives).then_some(Duration::ZERO));
         }
         let known = self.fleet.get(id).map(|process| &process.hello);
+        // What was said once holds; and a client's tasks have no other place.
+        hello.leaving |= known.is_some_and(|known| known.leaving);
+        hello.leaving &= hello.kind == ProcessKind::Worker;
+        let leaving = hello.leaving;
         // A process that is back as it was changes nothing for anybody else.
         let same = known.is_some_and(|known| *known == hello);
-        self.reconsider(now, id, &hello.name);
+        // But it is offered new tasks again.
+        self.replan |= self.fleet.session_of(id).is_none();
+        self.reconsider(now, &hello);
         if !same {
             self.persist(Record::Process(Box::new(hello.clone())));
         }
@@ -44,9 +55,12 @@ impl Engine {
             self.replan = true;
             for job in self.jobs.values_mut().filter(|job| job.involved.contains(&id)) {
                 job.stale = true;
+                if leaving {
+                    job.leave(id);
+                }
             }
         }
-        self.catch_up(now, id);
+        self.back.push(id);
     }
 
     /// The version to speak, or why the process cannot be taken.
@@ -105,18 +119,17 @@ impl Engine {
             Up::Submit(submit) => self.submitted(now, from, submit),
             Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
             Up::Leaving => self.leaves(from),
-            Up::Goodbye => self.lose(now, from, "it left", None),
+            Up::Goodbye => self.lose(now, from, LEFT, None),
         }
     }
 
     /// A worker takes nothing more. Others take its place at once, as far as its slots fall idle.
     fn leaves(&mut self, from: Incarnation) {
-        let worker = self.fleet.get(from).is_some_and(|p| p.hello.kind == ProcessKind::Worker);
-        if worker && self.fleet.leave(from) {
+        if let Some(hello) = self.fleet.leave(from) {
+            let record = Record::Process(Box::new(hello.clone()));
+            self.persist(record);
             self.replan = true;
-            for job in self.jobs.values_mut() {
-                job.leave(from);
-            }
+            self.jobs.values_mut().for_each(|job| job.leave(from));
         }
     }
 
@@ -151,6 +164,9 @@ impl Engine {
             self.out.push_back(Command::CloseSession { session });
         }
         self.replan |= process.hello.kind == ProcessKind::Worker;
+        if why != LEFT {
+            self.out.push_back(Command::Warn(format!("{} counts as dead: {why}", process.title())));
+        }
         let mut ends: Vec<(JobId, Outcome)> = Vec::new();
         for job in self.jobs.values_mut() {
             let records = job.bury(now, id, &process.hello.name, died);

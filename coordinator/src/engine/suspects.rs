@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use stageline_protocol::control::Down;
+use stageline_protocol::control::{Down, Hello, ProcessKind};
 use stageline_protocol::suspect::{Death, MarkState, MarkedItem, Verdict, Verdicts};
 use stageline_protocol::{Epoch, Incarnation, JobId, Lineage, StageId, TaskId, Time};
 
@@ -144,10 +144,8 @@ impl Suspects {
                 Err(certain) => self.due = Some(self.due.map_or(certain, |due| due.min(certain))),
             }
         }
-        // What was in process and is not spoken of any more is done.
-        let listed: BTreeSet<&Lineage> = said.iter().map(|item| &item.lineage).collect();
-        let gone = before.iter().filter(|(l, r)| !listed.contains(l) && r.how > How::Told);
-        done.extend(gone.map(|(lineage, _)| lineage.clone()));
+        // What is not spoken of any more is not in process; whether it is done or was given back, it
+        // does not say, so its deaths stand until its root is finished.
         for lineage in done {
             self.settle((task.stage, lineage));
         }
@@ -285,8 +283,8 @@ impl Engine {
         for job in self.jobs.values_mut() {
             if job.suspects.due.is_some_and(|due| due <= now) {
                 job.suspects.due = None;
-                let current = job.current().filter(|task| !task.report.marked.is_empty());
-                asked.extend(current.map(|task| (job.id, task.id.epoch)));
+                let asking = job.in_views().filter(|task| !task.report.marked.is_empty());
+                asked.extend(asking.map(|task| (job.id, task.id.epoch)));
             }
         }
         for (job, epoch) in asked {
@@ -295,10 +293,13 @@ impl Engine {
     }
 
     /// A process registered: it may have counted as dead, and another of its name may have died.
-    pub(super) fn reconsider(&mut self, now: Time, id: Incarnation, name: &str) {
+    pub(super) fn reconsider(&mut self, now: Time, hello: &Hello) {
         for job in self.jobs.values_mut() {
-            job.suspects.process_back(now, id);
-            job.suspects.name_taken(now, name);
+            job.suspects.process_back(now, hello.incarnation);
+            // A client's name is for people.
+            if hello.kind == ProcessKind::Worker {
+                job.suspects.name_taken(now, &hello.name);
+            }
             let records = job.suspects.records(job.id);
             self.out.extend(records.into_iter().map(super::Command::Persist));
         }

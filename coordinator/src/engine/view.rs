@@ -1,5 +1,7 @@
 //! What is announced: to each process, the whole of what should be, of each job that concerns it.
 
+use std::collections::BTreeSet;
+
 use stageline_protocol::control::{Down, JobPhase, JobView, Peer, TaskPlan};
 use stageline_protocol::pipeline::Op;
 use stageline_protocol::{Incarnation, JobId, Term, Time};
@@ -10,8 +12,9 @@ use super::job::{Job, Life, Task};
 
 impl Engine {
     /// Announces the jobs that have changed, each at most once for each event.
-    pub(super) fn announce(&mut self) {
+    pub(super) fn announce(&mut self) -> BTreeSet<JobId> {
         let mut views: Vec<(Incarnation, JobView)> = Vec::new();
+        let mut announced = BTreeSet::new();
         for job in self.jobs.values_mut() {
             if !std::mem::take(&mut job.stale) || matches!(job.phase, JobPhase::Waiting(_)) {
                 continue;
@@ -20,18 +23,19 @@ impl Engine {
             for process in &job.involved {
                 views.push((*process, job.view(*process, self.term, &self.fleet)));
             }
+            announced.insert(job.id);
         }
         for (process, view) in views {
             self.send(process, Down::View(Box::new(view)));
         }
+        announced
     }
 
     /// Tells a process that is back what it may have missed.
-    pub(super) fn catch_up(&mut self, now: Time, id: Incarnation) {
+    pub(super) fn catch_up(&mut self, now: Time, id: Incarnation, announced: &BTreeSet<JobId>) {
         let mut views = Vec::new();
         for job in self.jobs.values_mut() {
-            // What is stale is announced in a moment anyway.
-            if job.involved.contains(&id) && job.revision > 0 && !job.stale {
+            if job.involved.contains(&id) && job.revision > 0 && !announced.contains(&job.id) {
                 views.push(job.view(id, self.term, &self.fleet));
             }
             if job.client == id {

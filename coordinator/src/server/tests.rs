@@ -231,6 +231,7 @@ fn hello(kind: ProcessKind, name: &str) -> Hello {
         incarnation: Incarnation(incarnation),
         address: None,
         functions: if kind == ProcessKind::Worker { vec![function] } else { Vec::new() },
+        leaving: false,
     }
 }
 

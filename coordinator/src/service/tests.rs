@@ -176,5 +176,6 @@ fn hello() -> Hello {
         incarnation: Incarnation(1),
         address: None,
         functions: Vec::new(),
+        leaving: false,
     }
 }

@@ -29,6 +29,8 @@ pub struct Hello {
     pub address: Option<String>,
     /// The functions that it offers.
     pub functions: Vec<Function>,
+    /// It is about to leave: see [`Up::Leaving`].
+    pub leaving: bool,
 }
 
 /// The kinds of process that hold a session with the coordinator.
@@ -424,7 +426,7 @@ pub enum Up {
     /// A client ends a job of its own.
     Cancel(JobId, String),
     /// It is about to leave: it takes nothing more, finishes what it has begun, and then says
-    /// goodbye. A level, said again over each new session; it is never taken back.
+    /// goodbye. Each later hello says so too; it is never taken back.
     Leaving,
     /// It leaves in good order; nothing of it is to be waited for.
     Goodbye,

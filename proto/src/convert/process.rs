@@ -24,6 +24,7 @@ impl Wire for Hello {
             incarnation: self.incarnation.0,
             address: self.address.clone(),
             functions: encode_list(&self.functions),
+            leaving: self.leaving,
         }
     }
 
@@ -35,6 +36,7 @@ impl Wire for Hello {
             incarnation: Incarnation(p.incarnation),
             address: p.address,
             functions: list(p.functions, "functions")?,
+            leaving: p.leaving,
         })
     }
 }

@@ -271,15 +271,16 @@ fn function() -> impl Strategy<Value = Function> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    let functions = vec(function(), 0..3);
+    let functions = (vec(function(), 0..3), any::<bool>());
     (versions(), process_kind(), text(), any::<u64>(), option::of(text()), functions).prop_map(
-        |(versions, kind, name, incarnation, address, functions)| Hello {
+        |(versions, kind, name, incarnation, address, (functions, leaving))| Hello {
             versions,
             kind,
             name,
             incarnation: Incarnation(incarnation),
             address,
             functions,
+            leaving,
         },
     )
 }

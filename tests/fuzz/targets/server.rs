@@ -158,6 +158,7 @@ fn message(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
                 address: worker.then(|| ":1".to_owned()),
                 versions: VERSIONS,
                 functions: worker.then(by).into_iter().collect(),
+                leaving: false,
             })
         }
         3..=4 => {

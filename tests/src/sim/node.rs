@@ -84,6 +84,7 @@ impl Node {
             incarnation: self.incarnation,
             address: worker.then(|| format!("{}:1", self.name)),
             functions: self.functions.clone(),
+            leaving: self.leaving,
         }
     }
 

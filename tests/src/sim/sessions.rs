@@ -71,9 +71,6 @@ impl Cluster {
         self.nodes[pid].session = Some(id);
         self.log.note(self.now, format_args!("{} opens session {}", hello.name, id.0));
         self.up(id, engine::Event::SessionOpened { session: id, hello });
-        if self.nodes[pid].leaving {
-            self.say(pid, Up::Leaving);
-        }
         if self.nodes[pid].kind == ProcessKind::Client {
             let pipeline = self.schedule.pipeline.clone();
             // Submitting again after a reconnection is harmless.
@@ -199,6 +196,7 @@ impl Cluster {
                     self.stored.announced(&message)?;
                     self.down(session, Event::ToProcess(session, Box::new(message)));
                 }
+                Command::Warn(what) => self.log.note(self.now, format_args!("warning: {what}")),
                 Command::CloseSession { session } => {
                     self.down(session, Event::SessionDown(session));
                 }

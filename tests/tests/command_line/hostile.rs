@@ -39,6 +39,7 @@ pub(crate) async fn wrong_version(cluster: &Cluster) -> Ran {
         incarnation: Incarnation(99),
         address: None,
         functions: Registry::new().functions(),
+        leaving: false,
     });
     let address = format!("http://{}", cluster.address);
     let mut session = SessionClient::connect(address).await.unwrap();

@@ -230,11 +230,8 @@ impl Node {
                     incarnation: self.incarnation,
                     address: self.config.address.clone(),
                     functions: self.config.registry.functions(),
+                    leaving: self.leaving.is_some(),
                 }));
-                // Before anything is said of tasks that end because of it.
-                if self.leaving.is_some() {
-                    self.send(Up::Leaving);
-                }
             }
             // What comes over a session that was given up here counts for nothing.
             SessionEvent::Message(_) if self.session.is_none() => {}
@@ -245,7 +242,7 @@ impl Node {
                     self.session_lost = Some(Instant::now());
                     tracing::warn!(
                         "lost the coordinator at {}: items under way go on, and it is dialled \
-                         until it is back; if it has ended, start it again with the same --store",
+                         until it is back; if it has ended, start it again as it was started",
                         self.opener.address()
                     );
                 }

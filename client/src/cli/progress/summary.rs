@@ -123,6 +123,13 @@ pub fn totals(status: &JobStatus) -> Vec<String> {
             ),
         }
     ));
+    if total.resent > 0 || total.duplicates > 0 {
+        lines.push(
+            "counts differ from the items where work ran again or its worker died; the results do \
+             not"
+            .to_owned(),
+        );
+    }
     lines
 }
 
@@ -167,7 +174,8 @@ links: completed in 12.0 s
   stdout      40      40         0       0        0
   errors by kind: failed 3, timeout 1
   items by worker: w1 700, w2 1,600
-  resends 12, duplicates dropped 2"
+  resends 12, duplicates dropped 2
+  counts differ from the items where work ran again or its worker died; the results do not"
         );
     }
 

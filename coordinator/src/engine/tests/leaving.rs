@@ -71,9 +71,6 @@ fn under_a_cap_others_get_its_slots_as_they_fall_idle() {
 
     world.say(a, Up::Leaving);
     assert_eq!(world.slots(b, 1), 2, "it may have begun more than it has said");
-    // Many wait for their second attempt: they have two slots between them.
-    world.tell(a, 1, |task| task.stats.busy = 9);
-    assert_eq!(world.slots(b, 1), 2);
     world.tell(a, 1, |task| task.stats.busy = 1);
     assert_eq!(world.slots(b, 1), 3);
     drained(&mut world, a, 1);
@@ -127,6 +124,33 @@ fn a_session_that_breaks_meanwhile_does_not_make_it_stay() {
     world.disconnect(a);
     world.pass(2 * SECOND, &[client, b]);
     assert_eq!(world.view(client).peers.len(), 3);
+}
+
+#[test]
+fn a_restart_remembers_who_is_leaving() {
+    let mut world = World::new();
+    let client = world.client("c");
+    let (a, b) = (world.worker("a", &["fetch"]), world.worker("b", &["fetch"]));
+    let mut p = line(&["fetch"]);
+    p.stages[1].workers = Some(4);
+    world.submit(client, p);
+    world.all_obey();
+    world.tell(a, 1, |task| task.stats.busy = 2);
+    world.say(a, Up::Leaving);
+    world.tell(a, 1, |task| task.stats.busy = 1);
+    let task = world.task(a, 1);
+    assert_eq!(world.slots(b, 1), 3);
+
+    world.restart();
+    world.connect(client);
+    world.connect(b);
+    assert!(is_leaving(&world, "a"), "it need not be back for that");
+    assert_eq!(world.slots(b, 1), 3, "the slot that it still uses is nobody else's");
+    world.connect(a);
+    assert_eq!(world.task(a, 1), task);
+    assert!(drains(&world, a, 1));
+    drained(&mut world, a, 1);
+    assert_eq!(world.slots(b, 1), 4);
 }
 
 #[test]

@@ -193,12 +193,12 @@ fn check_caps(world: &World) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The tasks of the jobs that run.
+/// The tasks of the jobs that run, and whether views have them.
 fn tasks(world: &World) -> Vec<(JobId, TaskId, Incarnation, bool)> {
     let running = world.engine.jobs.values().filter(|job| !job.is_over());
     let tasks = running.flat_map(|job| job.tasks.values().map(move |task| (job.id, task)));
     let living = tasks.filter(|(_, task)| task.life != Life::Over);
-    living.map(|(job, t)| (job, t.id, t.process, t.life == Life::Current)).collect()
+    living.map(|(job, t)| (job, t.id, t.process, t.life.in_views())).collect()
 }
 
 fn play(acts: &[Act]) -> Result<World, TestCaseError> {

@@ -171,8 +171,8 @@ fn what_is_done_is_forgotten_and_a_task_that_ends_takes_nothing_with_it() {
     dies(&mut world, w[0], &[client, w[1], w[2]]);
     assert_eq!(stored(&world), 2);
     runs_alone(&mut world, w[1], 0);
-    says(&mut world, w[1], &[]);
-    assert_eq!(stored(&world), 1, "0 is done, and what was said of it last was lost");
+    assert_eq!(says(&mut world, w[1], &[(0, Done)]), [(0, Verdict::Left)]);
+    assert_eq!(stored(&world), 1, "0 is done");
     runs_alone(&mut world, w[1], 1);
     world.say(w[1], Up::Goodbye);
     world.all_obey();
@@ -198,6 +198,7 @@ fn a_process_that_is_back_takes_its_deaths_back() {
 fn a_restarted_worker_proves_that_the_one_before_is_dead() {
     let (mut world, client, w) = running(&["a", "b", "c"]);
     says(&mut world, w[0], &[(0, Running)]);
+    world.disconnect(w[0]);
     let again = world.worker("a", &["fetch"]);
     world.all_obey();
     runs_alone(&mut world, w[1], 0);
@@ -243,4 +244,55 @@ fn a_source_that_is_placed_again_is_told_so() {
     assert!(!again(&world, first));
     dies(&mut world, first, &[client, second, w]);
     assert!(again(&world, second) && !again(&world, w));
+}
+
+#[test]
+fn a_clients_name_proves_nothing() {
+    let (mut world, client, w) = running(&["a", "b", "c"]);
+    says(&mut world, w[0], &[(0, Running)]);
+    dies(&mut world, w[0], &[client, w[1], w[2]]);
+    runs_alone(&mut world, w[1], 0);
+    dies(&mut world, w[1], &[client, w[2]]);
+    assert_eq!(says(&mut world, w[2], &[(0, Asking)]), []);
+    world.client("b");
+    assert_eq!(answers(&mut world, w[2]), []);
+}
+
+#[test]
+fn a_worker_that_lives_and_loses_its_name_convicts_nothing() {
+    let (mut world, client, w) = running(&["a", "b", "c"]);
+    says(&mut world, w[0], &[(0, Running)]);
+    dies(&mut world, w[0], &[client, w[1], w[2]]);
+    runs_alone(&mut world, w[1], 0);
+    world.worker("b", &["fetch"]);
+    world.all_obey();
+    assert_eq!(says(&mut world, w[2], &[(0, Asking)]), [(0, Verdict::Alone)]);
+}
+
+#[test]
+fn a_leaving_task_is_answered_too() {
+    let (mut world, client, w) = running(&["a", "b", "c"]);
+    says(&mut world, w[0], &[(0, Running)]);
+    dies(&mut world, w[0], &[client, w[1], w[2]]);
+    // A copy runs alone on c, too, and waits for its next attempt; c leaves.
+    runs_alone(&mut world, w[2], 0);
+    assert_eq!(says(&mut world, w[2], &[(0, Away)]), [(0, Verdict::Left)]);
+    runs_alone(&mut world, w[1], 0);
+    world.say(w[2], Up::Leaving);
+    dies(&mut world, w[1], &[client, w[2]]);
+    assert_eq!(says(&mut world, w[2], &[(0, Asking)]), []);
+    world.pass(14 * SECOND, &[client, w[2]]);
+    assert!(!answers(&mut world, w[2]).is_empty());
+}
+
+#[test]
+fn what_was_given_back_is_as_suspect_as_before() {
+    let (mut world, client, w) = running(&["a", "b", "c"]);
+    says(&mut world, w[0], &[(0, Running)]);
+    dies(&mut world, w[0], &[client, w[1], w[2]]);
+    assert_eq!(says(&mut world, w[1], &[(0, Asking)]), [(0, Verdict::Alone)]);
+    assert_eq!(says(&mut world, w[1], &[(0, Holding)]), [(0, Verdict::Start)]);
+    // It drains, and has given it back before the answer came.
+    says(&mut world, w[1], &[]);
+    assert_eq!(says(&mut world, w[2], &[(0, Asking)]), [(0, Verdict::Alone)]);
 }

@@ -138,6 +138,7 @@ impl World {
     }
 
     pub(super) fn say(&mut self, who: Who, message: Up) {
+        self.processes[who.0].hello.leaving |= message == Up::Leaving;
         if let Some(session) = self.processes[who.0].session {
             self.event(Event::Message { session, message });
         }
@@ -242,6 +243,7 @@ impl World {
             self.log.push(format!("{:?} {command:?}", self.now));
             match command {
                 Command::Persist(record) => self.stored.apply(record),
+                Command::Warn(_) => {}
                 Command::CloseSession { session } => {
                     for process in self.processes.iter_mut().filter(|p| p.session == Some(session))
                     {
@@ -373,6 +375,7 @@ pub(super) fn hello(kind: ProcessKind, name: &str, functions: Vec<Function>) -> 
         incarnation: Incarnation(0),
         address: (kind == ProcessKind::Worker).then(|| format!("{name}:1")),
         functions,
+        leaving: false,
     }
 }
 

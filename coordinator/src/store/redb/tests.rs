@@ -30,6 +30,7 @@ fn hello(life: u64) -> Box<Hello> {
         incarnation: Incarnation(life),
         address: Some("127.0.0.1:7".into()),
         functions: vec![function],
+        leaving: false,
     })
 }
 

@@ -460,11 +460,12 @@ impl Task {
         oldest
     }
 
-    /// Slots in use, and inputs that wait for one. A task that drains gives away no slot that an
-    /// input will want back after its pause.
+    /// Slots in use, and inputs that wait for one. In a task that drains, a slot counts as in use
+    /// while an input will want it back after its pause.
     pub(super) fn occupancy(&self) -> (u64, u64) {
         let pausing = |input: &&Input| self.draining && input.state == State::Backoff;
         let pausing = self.ledger.iter().map(|(_, input)| input).filter(pausing).count();
-        (u64::from(self.busy) + pausing as u64, (self.ready.len() + self.resuming.len()) as u64)
+        let wanted = (u64::from(self.busy) + pausing as u64).min(self.slots.into());
+        (wanted.max(self.busy.into()), (self.ready.len() + self.resuming.len()) as u64)
     }
 }

@@ -197,8 +197,15 @@ impl Task {
     }
 
     fn obey(&mut self, now: Time, input: u64, lineage: &Lineage, verdict: &Verdict) {
+        let begun = self.ledger.get(input).is_some_and(|entry| entry.state != State::Asking);
         let Some(phase) = self.marks.phase(input) else { return };
         match (&*phase, verdict) {
+            // One that ran alone before is a call outside the gate: it goes on alone.
+            (Phase::Asking, Verdict::Run) if begun => {
+                *phase = Phase::Isolating;
+                let lineage = lineage.clone();
+                self.effects.push_back(Effect::Isolate { input, lineage });
+            }
             (Phase::Asking, Verdict::Run) => {
                 *phase = Phase::Running;
                 self.begin_or_resume(input);

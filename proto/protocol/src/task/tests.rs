@@ -286,7 +286,11 @@ fn a_pause_between_two_attempts_keeps_its_slot_in_a_task_that_drains() {
     let pausing = bench.take_started(WORK).input;
     bench.with(WORK, |task, now| task.release_slot(now, pausing));
     assert_eq!(bench.stats(WORK).busy, 1);
+    bench.make_roots(SOURCE, 1);
+    assert_eq!(bench.stats(WORK).busy, 2, "another has its slot now");
     bench.with(WORK, |task, now| task.drain(now));
+    assert_eq!(bench.stats(WORK).busy, 2, "three want two slots");
+    bench.finish(WORK, value());
     assert_eq!(bench.stats(WORK).busy, 2);
     bench.finish(WORK, value());
     assert_eq!(bench.stats(WORK).busy, 1);

@@ -41,7 +41,8 @@ impl Node {
         let now = Instant::now();
         // A client's tasks have no other place.
         let grace = if self.config.kind == ProcessKind::Client { Duration::ZERO } else { grace };
-        let until = now + grace;
+        // Longer than a clock can say is for ever: a year, to be seen as that.
+        let until = now + grace.min(Duration::from_secs(365 * 24 * 3600));
         if let Some(leaving) = &mut self.leaving {
             leaving.until = leaving.until.min(until);
             return;
