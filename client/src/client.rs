@@ -142,6 +142,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Sizes and times of its tasks.
+    #[must_use]
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// How to reach the coordinator and the workers. Default: TCP.
     #[must_use]
     pub fn dialler(mut self, dialler: Dialler) -> Self {

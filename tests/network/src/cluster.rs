@@ -13,6 +13,7 @@ use stageline_coordinator::server::Coordinator;
 use stageline_coordinator::service;
 use stageline_coordinator::store::MemoryStore;
 use stageline_protocol::Time;
+use stageline_protocol::task::{Bug, Limits};
 use stageline_worker::Worker;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ pub(crate) const CLIENT: &str = "client";
 
 const COORDINATOR_PORT: u16 = 7400;
 const LINK_PORT: u16 = 7401;
+/// How long a worker that leaves may take to finish what it runs.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What the client has seen; shared with whoever drives the simulation.
 #[derive(Debug)]
@@ -47,35 +50,43 @@ pub(crate) struct Settings {
     pub(crate) lease: Duration,
     /// The consumer takes so long for each result.
     pub(crate) consumer: Duration,
+    pub(crate) limits: Limits,
 }
 
 impl Settings {
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, bug: Option<Bug>) -> Self {
         let leases = [5, 10, 30];
         let consumers = [0, 0, 1, 10];
         Self {
             lease: Duration::from_secs(leases[rng.usize(..leases.len())]),
             consumer: Duration::from_millis(consumers[rng.usize(..consumers.len())]),
+            limits: Limits { bug, ..Limits::default() },
         }
     }
 }
 
-/// By worker: what asks it to leave.
-pub(crate) type Leave = BTreeMap<&'static str, Rc<Notify>>;
+/// What is outside of the processes, and outlives them.
+#[derive(Debug, Default)]
+pub(crate) struct Hosts {
+    /// The coordinator's, as a file would be.
+    pub(crate) store: MemoryStore,
+    /// By worker: what asks it to leave.
+    pub(crate) leave: BTreeMap<&'static str, Rc<Notify>>,
+}
 
 /// Puts the processes on their hosts. They run when the simulation is stepped.
 pub(crate) fn build(
     sim: &mut Sim<'_>,
     settings: Settings,
     workload: Workload,
-) -> (Rc<RefCell<Seen>>, Leave) {
-    // It outlives the coordinator's process, as a file does.
-    let store = MemoryStore::default();
+) -> (Rc<RefCell<Seen>>, Hosts) {
+    let mut hosts = Hosts::default();
+    let store = hosts.store.clone();
     sim.host(COORDINATOR, move || coordinator(settings, store.clone()));
-    let mut leave = Leave::new();
     for (number, name) in WORKERS.into_iter().enumerate() {
-        let asked = leave.entry(name).or_default().clone();
-        sim.host(name, move || worker(number, name, asked.clone()));
+        let asked = hosts.leave.entry(name).or_default().clone();
+        let limits = settings.limits;
+        sim.host(name, move || worker(number, name, limits, asked.clone()));
     }
     let seen = Rc::new(RefCell::new(Seen {
         oracle: Oracle::new(workload.expected()),
@@ -84,7 +95,7 @@ pub(crate) fn build(
         over: false,
     }));
     sim.client(CLIENT, client(settings, workload, seen.clone()));
-    (seen, leave)
+    (seen, hosts)
 }
 
 async fn coordinator(settings: Settings, store: MemoryStore) -> turmoil::Result {
@@ -97,15 +108,24 @@ async fn coordinator(settings: Settings, store: MemoryStore) -> turmoil::Result 
     Ok(())
 }
 
-async fn worker(number: usize, name: &'static str, leave: Rc<Notify>) -> turmoil::Result {
+async fn worker(
+    number: usize,
+    name: &'static str,
+    limits: Limits,
+    leave: Rc<Notify>,
+) -> turmoil::Result {
     let connections = net::listen(LINK_PORT).await?;
     let mut worker = Worker::new(workload::registry(number), coordinator_address())
         .name(name)
+        .limits(limits)
         .dialler(net::dialler())
         .start_on(net::address(name, LINK_PORT), connections)?;
     tokio::select! {
         stopped = worker.stopped() => tracing::warn!(name, %stopped, "a worker ended by itself"),
-        () = leave.notified() => worker.stop().await,
+        () = leave.notified() => {
+            worker.leave(GRACE).await;
+            worker.stop().await;
+        }
     }
     Ok(())
 }
@@ -117,6 +137,7 @@ async fn client(
 ) -> turmoil::Result {
     let client = Client::builder()
         .name(CLIENT)
+        .limits(settings.limits)
         .connect_timeout(None)
         .dialler(net::dialler())
         .connect(coordinator_address())

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use turmoil::Sim;
 
-use crate::cluster::{CLIENT, COORDINATOR, Leave, WORKERS};
+use crate::cluster::{CLIENT, COORDINATOR, Hosts, WORKERS};
 
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Bounce,
     /// A worker's machine is gone from one moment to the next; it is started again later.
     Lost,
-    /// A worker is asked to leave; it is started again later, whether or not it is done.
+    /// A worker is asked to leave; it is started again later.
     Leave,
     /// The coordinator dies and is started again later, with what it has stored.
     CrashCoordinator,
@@ -64,7 +64,7 @@ type Pair = (&'static str, &'static str);
 #[derive(Debug)]
 pub(crate) struct Faults {
     rng: Rng,
-    leave: Leave,
+    hosts: Hosts,
     lease: Duration,
     next: Duration,
     /// By the time at which they end.
@@ -72,6 +72,8 @@ pub(crate) struct Faults {
     /// No two faults at a time on one pair of hosts, or on one worker's life.
     taken: BTreeSet<Pair>,
     pub(crate) counts: BTreeMap<Kind, u64>,
+    /// How often no worker was killed because of a suspect.
+    pub(crate) spared: u64,
 }
 
 /// How a fault ends.
@@ -91,10 +93,10 @@ enum Heal {
 }
 
 impl Faults {
-    pub(crate) fn new(mut rng: Rng, leave: Leave, lease: Duration) -> Self {
+    pub(crate) fn new(mut rng: Rng, hosts: Hosts, lease: Duration) -> Self {
         let next = Duration::from_millis(rng.u64(100..2_000));
         let (ends, taken, counts) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { rng, leave, lease, next, ends, taken, counts }
+        Self { rng, hosts, lease, next, ends, taken, counts, spared: 0 }
     }
 
     /// Between two steps: ends what is due, and begins something now and then.
@@ -125,6 +127,10 @@ impl Faults {
     fn begin(&mut self, sim: &mut Sim<'_>, kind: Kind) -> Option<()> {
         let worker = WORKERS[self.rng.usize(..WORKERS.len())];
         match kind {
+            Kind::Crash | Kind::Bounce | Kind::Lost if self.has_suspects() => {
+                self.spared += 1;
+                return None;
+            }
             Kind::Crash | Kind::Bounce => {
                 let pairs = self.take(pairs_of(worker))?;
                 self.note(sim, kind, worker);
@@ -143,8 +149,9 @@ impl Faults {
             Kind::Leave => {
                 let pairs = self.take(pairs_of(worker))?;
                 self.note(sim, kind, worker);
-                self.leave[worker].notify_one();
-                let gone = self.rng.u64(50..6_000);
+                self.hosts.leave[worker].notify_one();
+                // It has gone by then.
+                let gone = self.rng.u64(6_000..10_000);
                 self.end_after(sim, gone, pairs, Heal::Restart(worker));
             }
             Kind::CrashCoordinator => {
@@ -264,6 +271,12 @@ impl Faults {
     /// keepalive after 10 s at the latest, and it takes some seconds to come back.
     fn may_cut(&self, pair: Pair) -> bool {
         pair != (CLIENT, COORDINATOR) || self.patient()
+    }
+
+    /// An item in process when a worker died twice runs alone; a third death would convict it, and rightly
+    /// so, for all that the coordinator can know. No item kills a worker here: so none is killed then.
+    fn has_suspects(&self) -> bool {
+        self.hosts.store.stored().jobs.values().any(|job| !job.suspects.is_empty())
     }
 
     fn patient(&self) -> bool {

@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use stageline_protocol::task::Bug;
+
 /// Runs that many seeds, prints the sums, and says which failed.
 ///
 /// # Errors
@@ -19,7 +21,7 @@ pub(crate) fn run(first: u64, seeds: u64, jobs: u64) -> Result<(), String> {
                     if seed >= first.saturating_add(seeds) {
                         return;
                     }
-                    let outcome = one(seed);
+                    let outcome = one(seed, None);
                     let mut all = all.lock().expect("no thread panics while it holds the sums");
                     all.add(seed, outcome);
                 }
@@ -32,11 +34,12 @@ pub(crate) fn run(first: u64, seeds: u64, jobs: u64) -> Result<(), String> {
 }
 
 /// The line of one seed, and whether it did well.
-fn one(seed: u64) -> Result<String, (String, String)> {
+pub(crate) fn one(seed: u64, bug: Option<Bug>) -> Result<String, (String, String)> {
     let failed = |why: String| (String::new(), format!("seed {seed}: {why}"));
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = Command::new(program)
         .args(["--seed", &seed.to_string()])
+        .args(bug.map(|bug| format!("--bug={bug:?}")))
         .stdin(Stdio::null())
         .output()
         .map_err(|error| failed(error.to_string()))?;
@@ -80,7 +83,7 @@ impl Sums {
         for name in ["results", "delivered", "lost", "wrong", "violations"] {
             println!("  {name:<24}{:>10}", self.total(name));
         }
-        for name in ["in-trouble", "resent", "duplicates", "stale", "faults"] {
+        for name in ["in-trouble", "resent", "duplicates", "stale", "spared", "faults"] {
             println!("  {name:<24}{:>10}", self.total(name));
         }
         // Kinds of faults are the words with a capital letter.

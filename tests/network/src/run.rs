@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use stageline_protocol::task::Bug;
 
 use crate::cluster::{self, Settings};
 use crate::faults::Faults;
@@ -21,9 +22,9 @@ const PEACE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// What was lost, delivered twice, or never ended.
-pub(crate) fn one(seed: u64, levels: Option<&str>) -> Result<(), String> {
+pub(crate) fn one(seed: u64, bug: Option<Bug>, levels: Option<&str>) -> Result<(), String> {
     watch::start(levels)?;
-    let summary = simulate(seed)?;
+    let summary = simulate(seed, bug)?;
     println!("{summary}");
     match summary.complaint() {
         None => Ok(()),
@@ -33,11 +34,11 @@ pub(crate) fn one(seed: u64, levels: Option<&str>) -> Result<(), String> {
     }
 }
 
-fn simulate(seed: u64) -> Result<Summary, String> {
+fn simulate(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
     // What the processes draw themselves: incarnations, job ids, backoffs. All run on this thread.
     fastrand::seed(seed);
     let mut rng = Rng::with_seed(seed);
-    let settings = Settings::draw(&mut rng);
+    let settings = Settings::draw(&mut rng, bug);
     let workload = Workload::draw(seed, &mut rng);
     // Milliseconds that a message takes at the most.
     let slowest = [2, 10, 50][rng.usize(..3)];
@@ -51,8 +52,8 @@ fn simulate(seed: u64) -> Result<Summary, String> {
         .tcp_capacity(1024)
         .enable_random_order()
         .build();
-    let (seen, leave) = cluster::build(&mut sim, settings, workload);
-    let mut faults = Faults::new(rng.fork(), leave, settings.lease);
+    let (seen, hosts) = cluster::build(&mut sim, settings, workload);
+    let mut faults = Faults::new(rng.fork(), hosts, settings.lease);
     // The network heals when so much has come out.
     let expected = seen.borrow().oracle.expected();
     let most = expected * rng.u64(60..95) / 100;
@@ -82,6 +83,7 @@ fn simulate(seed: u64) -> Result<Summary, String> {
         expected,
         delivered: seen.oracle.delivered(),
         in_trouble: delivered_in_trouble,
+        spared: faults.spared,
         faults: faults.counts,
         resent: stats.resent,
         duplicates: stats.duplicates,

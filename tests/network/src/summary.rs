@@ -14,6 +14,8 @@ pub(crate) struct Summary {
     pub(crate) delivered: u64,
     /// Delivered, and so acked, before the network healed.
     pub(crate) in_trouble: u64,
+    /// How often no worker was killed because of a suspect.
+    pub(crate) spared: u64,
     pub(crate) faults: BTreeMap<Kind, u64>,
     pub(crate) resent: u64,
     pub(crate) duplicates: u64,
@@ -58,7 +60,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "seed={} results={} delivered={} in-trouble={} lost={} wrong={} violations={} resent={} \
-             duplicates={} stale={} simulated-ms={} peace-ms={} faults={}",
+             duplicates={} stale={} spared={} simulated-ms={} peace-ms={} faults={}",
             self.seed,
             self.expected,
             self.delivered,
@@ -69,6 +71,7 @@ impl fmt::Display for Summary {
             self.resent,
             self.duplicates,
             self.stale,
+            self.spared,
             millis(self.simulated),
             millis(self.peace),
             self.faults.values().sum::<u64>(),
