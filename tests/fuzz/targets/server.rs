@@ -19,7 +19,7 @@ use stageline_coordinator::store::MemoryStore;
 use stageline_proto::{Wire, v1};
 use stageline_protocol::control::{Function, Hello, ProcessKind, Submit, Up};
 use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
-use stageline_protocol::{Incarnation, JobId, StageId, Term, VERSIONS};
+use stageline_protocol::{Incarnation, JobId, StageId, Time, VERSIONS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 async fn converse(bytes: Vec<u8>) {
-    let coordinator = Coordinator::start_with(Config::default(), Term(1), MemoryStore::default());
+    let coordinator =
+        Coordinator::start_with(Config::default(), Time::ZERO, MemoryStore::default())
+            .expect("nothing is stored yet");
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let stop = CancellationToken::new();
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
