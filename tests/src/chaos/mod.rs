@@ -2,7 +2,7 @@
 //!
 //! A coordinator, workers for every kind of stage and a client, each a process of its own, run jobs
 //! whose results are known beforehand. Meanwhile a driver kills, stops, continues, terminates, cuts
-//! and restarts them, at moments that it draws from a seed. An [oracle](oracle) compares what came
+//! and restarts them, at moments that it draws from a seed. An [oracle] compares what came
 //! out with what had to, item by item; a run in which nothing was sent again and no copy came twice
 //! proves nothing, and fails.
 //!
