@@ -123,17 +123,6 @@ fn is_caught(bug: Bug, within: u64) {
     assert!(sound.is_ok(), "without the defect, too: {}", sound.expect_err("it failed"));
 }
 
-/// By how many of the seeds each planted defect is caught: takes minutes.
-#[test]
-#[ignore = "figures, not a check"]
-fn how_often_each_bug_is_caught() {
-    let count = number("SEEDS", 200);
-    for bug in Bug::ALL {
-        let fails = |seed: &u64| sim::run(*seed, Shape::Whole, Some(bug), false).is_err();
-        println!("{bug:?}: caught by {} of {count} seeds", (0..count).filter(fails).count());
-    }
-}
-
 #[test]
 fn a_seed_gives_the_same_run_every_time() {
     let run = |seed| {
