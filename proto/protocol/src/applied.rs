@@ -10,6 +10,7 @@
 //! wins, and whatever contradicts it is *divergent*.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::ids::StageId;
 use crate::lineage::{Lineage, Step};
@@ -19,8 +20,10 @@ use crate::ranges::RangeSet;
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Applied {
     sources: BTreeMap<StageId, OfSource>,
-    /// Applied and not yet settled: the inputs of later copies, which wait.
-    pending: BTreeMap<Lineage, Vec<u64>>,
+    /// Applied and not yet settled, by [family](Lineage::family): the places.
+    pending: BTreeMap<Lineage, RangeSet>,
+    /// The inputs of later copies, which wait for these.
+    waiting: BTreeMap<Lineage, Vec<u64>>,
 }
 
 #[derive(Clone, Debug, Default, Hash)]
@@ -67,21 +70,48 @@ impl Applied {
         if lineage.root < source.watermark {
             return Verdict::Safe;
         }
-        if let Some(waiting) = self.pending.get_mut(lineage) {
-            waiting.push(input);
+        let (family, place) = (lineage.family(), lineage.place().unwrap_or(0));
+        if self.pending.get(&family).is_some_and(|places| places.contains(place)) {
+            self.waiting.entry(lineage.clone()).or_default().push(input);
             return Verdict::Waits;
         }
         let verdict = source.apply(lineage);
         if verdict == Verdict::Fresh {
-            self.pending.insert(lineage.clone(), Vec::new());
+            self.pending.entry(family).or_default().insert(place);
         }
         verdict
     }
 
-    /// A fresh item is safe: answers the copies that waited for it, to be acked with it.
+    /// So many items, of this lineage and those that follow it, arrived. If they are known at a glance
+    /// to be fresh, all are applied; if not, nothing is, and they are to be looked at one by one.
     #[must_use]
-    pub fn settle(&mut self, lineage: &Lineage) -> Vec<u64> {
-        self.pending.remove(lineage).unwrap_or_default()
+    pub fn apply_fresh(&mut self, first: &Lineage, count: u64) -> bool {
+        let source = self.sources.entry(first.source).or_default();
+        let Some(place) = first.place() else { return false };
+        let places = place..place.saturating_add(count);
+        if first.root < source.watermark || !source.apply_fresh(first, &places) {
+            return false;
+        }
+        self.pending.entry(first.family()).or_default().insert_range(places);
+        true
+    }
+
+    /// Fresh items, of this lineage and those that follow it, are safe: answers the copies that waited
+    /// for them, to be acked with them.
+    #[must_use]
+    pub fn settle(&mut self, first: &Lineage, count: u64) -> Vec<u64> {
+        let (family, place) = (first.family(), first.place().unwrap_or(0));
+        if let Some(places) = self.pending.get_mut(&family) {
+            places.remove_range(place..place.saturating_add(count));
+            if places.is_empty() {
+                self.pending.remove(&family);
+            }
+        }
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let waited = (0..count).filter_map(|n| self.waiting.remove(&first.after(n)));
+        waited.flatten().collect()
     }
 
     /// All roots of the source below the watermark are acked: forgets them.
@@ -108,6 +138,26 @@ impl Applied {
 }
 
 impl OfSource {
+    /// Applies all of these places if none has been, and it is clear that none may not be.
+    fn apply_fresh(&mut self, first: &Lineage, places: &Range<u64>) -> bool {
+        let set = match first.steps.split_last() {
+            None => &mut self.plain,
+            Some((Step::Output(_), prefix)) => {
+                let root = self.expanded.entry(first.root).or_default();
+                if !root.ends.is_empty() {
+                    return false;
+                }
+                root.outputs.entry(prefix.to_vec()).or_default()
+            }
+            Some(_) => return false,
+        };
+        let fresh = !set.touches(places);
+        if fresh {
+            set.insert_range(places.clone());
+        }
+        fresh
+    }
+
     fn apply(&mut self, lineage: &Lineage) -> Verdict {
         let Some((last, prefix)) = lineage.steps.split_last() else {
             return fresh_if(self.plain.insert(lineage.root));
@@ -161,7 +211,7 @@ mod tests {
         assert_eq!(applied.apply(&root(3), 10), Verdict::Fresh);
         assert_eq!(applied.apply(&root(3), 11), Verdict::Waits);
         assert_eq!(applied.apply(&root(3), 12), Verdict::Waits);
-        assert_eq!(applied.settle(&root(3)), [11, 12]);
+        assert_eq!(applied.settle(&root(3), 1), [11, 12]);
         assert_eq!(applied.apply(&root(3), 13), Verdict::Safe);
     }
 
@@ -184,7 +234,7 @@ mod tests {
         for n in 0..10 {
             let lineage = root(n).with(Step::Output(n));
             assert_eq!(applied.apply(&lineage, n), Verdict::Fresh);
-            assert!(applied.settle(&lineage).is_empty());
+            assert!(applied.settle(&lineage, 1).is_empty());
         }
         applied.advance(S, 9);
         assert_eq!(applied.weight(), 1);
@@ -194,7 +244,10 @@ mod tests {
     }
 
     fn lineages() -> impl Strategy<Value = Lineage> {
-        let step = prop_oneof![(0u64..3).prop_map(Step::Output), (0u32..2).prop_map(Step::Branch)];
+        let step = prop_oneof![
+            (0u64..3).prop_map(Step::Output),
+            (0u32..2).prop_map(Step::Branch),
+        ];
         (0u64..4, prop::collection::vec(step, 0..3)).prop_map(|(n, steps)| Lineage {
             source: S,
             root: n,
@@ -203,6 +256,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_run_is_applied_as_its_items_are(
+            arrivals in prop::collection::vec((lineages(), 1u64..4, any::<bool>()), 0..60),
+        ) {
+            let (mut runs, mut items) = (Applied::new(), Applied::new());
+            for (input, (first, count, settle)) in arrivals.into_iter().enumerate() {
+                let input = input as u64;
+                let all = || (0..count).map(|n| first.after(n));
+                let one_by_one: Vec<_> = all().map(|l| items.apply(&l, input)).collect();
+                if runs.apply_fresh(&first, count) {
+                    prop_assert!(one_by_one.iter().all(|verdict| *verdict == Verdict::Fresh));
+                } else {
+                    let verdicts: Vec<_> = all().map(|l| runs.apply(&l, input)).collect();
+                    prop_assert_eq!(verdicts, one_by_one);
+                }
+                if settle {
+                    let waited: Vec<u64> = all().flat_map(|l| items.settle(&l, 1)).collect();
+                    prop_assert_eq!(runs.settle(&first, count), waited);
+                }
+            }
+            prop_assert_eq!(runs.weight(), items.weight());
+        }
+
         #[test]
         fn a_lineage_is_fresh_once(arrivals in prop::collection::vec((lineages(), any::<bool>()), 0..80)) {
             let (mut applied, mut seen, mut unsettled) = (Applied::new(), BTreeSet::new(), BTreeSet::new());
@@ -218,7 +294,7 @@ mod tests {
                 };
                 prop_assert_eq!(verdict, expected);
                 if settle {
-                    let waited = applied.settle(&lineage);
+                    let waited = applied.settle(&lineage, 1);
                     prop_assert!(waited.is_empty() || unsettled.contains(&lineage));
                     unsettled.remove(&lineage);
                 }

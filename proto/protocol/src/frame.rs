@@ -6,8 +6,8 @@
 
 use crate::VersionRange;
 use crate::ids::{ConnId, LinkId, StageId};
-use crate::item::Item;
 use crate::ranges::{RangeSet, Settled};
+use crate::run::Run;
 
 /// One message of a link, in either direction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,13 +97,21 @@ pub struct Summary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Items {
     /// The items, in the order of their numbers.
-    pub batch: Vec<Item>,
+    pub batch: Vec<Run>,
     /// How many more items the sender has queued for this channel.
     pub backlog: u64,
     /// How much item credit the sender has given up on this connection, in all.
     pub forfeited: u64,
     /// Per source: the lowest root that is not yet acked.
     pub watermarks: Vec<(StageId, u64)>,
+}
+
+impl Items {
+    /// How many items are in it.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.batch.iter().map(Run::len).sum()
+    }
 }
 
 /// Leave to send, counted from the connection's start.

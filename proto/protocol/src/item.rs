@@ -99,7 +99,7 @@ pub struct ItemError {
 }
 
 impl ItemError {
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         (self.stage.len() + self.message.len() + self.worker.len()) as u64
     }
 }

@@ -4,7 +4,7 @@
 //! told facts and the time, and answers with frames, effects or commands; so one sequence of calls
 //! reproduces any bug, and whole clusters of these machines run in a loop.
 //!
-//! - [`ids`], [`lineage`], [`item`], [`frame`]: the vocabulary.
+//! - [`ids`], [`lineage`], [`item`], [`run`], [`frame`]: the vocabulary.
 //! - [`pipeline`]: what a user declares; [`graph`]: the same, checked, and cut into sections.
 //! - [`link`]: one channel between two tasks, sender and receiver, with credits, acks and resume.
 //! - [`task`]: one stage of one job on one worker: its links, slots, ack ledger and boundary.
@@ -22,7 +22,8 @@ pub mod link;
 pub mod pipeline;
 pub mod placement;
 pub mod ranges;
-pub mod ring;
+pub mod run;
+pub mod spans;
 pub mod suspect;
 pub mod task;
 pub mod time;
@@ -32,6 +33,7 @@ pub use frame::Frame;
 pub use ids::{ChannelId, ConnId, Epoch, Incarnation, JobId, LinkId, StageId, TaskId, Term};
 pub use item::{Body, Encoding, ErrorKind, Item, ItemError};
 pub use lineage::{Lineage, Step};
+pub use run::{Content, Packed, Run};
 pub use time::Time;
 
 /// The protocol versions that this build speaks, oldest and newest.

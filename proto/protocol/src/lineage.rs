@@ -49,6 +49,56 @@ impl Lineage {
         Self { source: self.source, root: self.root, steps }
     }
 
+    /// The lineage that is so many places further: that of the root if its last steps are branches, else
+    /// that of the output. An end marker has none after it, and is answered itself.
+    #[must_use]
+    pub fn after(&self, places: u64) -> Self {
+        let mut after = self.clone();
+        if let Some(number) = after.number() {
+            *number = number.wrapping_add(places);
+        }
+        after
+    }
+
+    /// Whether `next` comes right after this.
+    #[must_use]
+    pub fn is_before(&self, next: &Self) -> bool {
+        match self.place().zip(next.place()) {
+            Some((own, other)) => own.checked_add(1) == Some(other) && self.family() == next.family(),
+            None => false,
+        }
+    }
+
+    /// The number by which lineages follow each other; none for an end marker.
+    #[must_use]
+    pub fn place(&self) -> Option<u64> {
+        let last = self.steps.iter().rev().find(|step| !matches!(step, Step::Branch(_)));
+        match last {
+            None => Some(self.root),
+            Some(Step::Output(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// What all lineages have in common that follow each other: the one at the place 0.
+    #[must_use]
+    pub fn family(&self) -> Self {
+        let mut family = self.clone();
+        if let Some(number) = family.number() {
+            *number = 0;
+        }
+        family
+    }
+
+    fn number(&mut self) -> Option<&mut u64> {
+        let last = self.steps.iter_mut().rev().find(|step| !matches!(step, Step::Branch(_)));
+        match last {
+            None => Some(&mut self.root),
+            Some(Step::Output(n)) => Some(n),
+            _ => None,
+        }
+    }
+
     /// Whether it is the end marker of an expansion, which every later stage passes on untouched.
     #[must_use]
     pub fn is_end(&self) -> bool {

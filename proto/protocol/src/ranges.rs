@@ -57,10 +57,56 @@ impl RangeSet {
         self.ranges.insert(start, end);
     }
 
+    /// Removes all numbers of a range.
+    pub fn remove_range(&mut self, range: Range<u64>) {
+        if let Some((&s, &e)) = self.ranges.range(..range.start).next_back()
+            && e > range.start
+        {
+            self.ranges.insert(s, range.start);
+            if e > range.end {
+                self.ranges.insert(range.end, e);
+            }
+        }
+        while let Some((&s, &e)) = self.ranges.range(range.clone()).next() {
+            self.ranges.remove(&s);
+            if e > range.end {
+                self.ranges.insert(range.end, e);
+            }
+        }
+    }
+
     /// Whether the number is in the set.
     #[must_use]
     pub fn contains(&self, n: u64) -> bool {
         self.ranges.range(..=n).next_back().is_some_and(|(_, &e)| n < e)
+    }
+
+    /// Whether any number of the range is in the set.
+    #[must_use]
+    pub fn touches(&self, range: &Range<u64>) -> bool {
+        !range.is_empty()
+            && self.ranges.range(..range.end).next_back().is_some_and(|(_, &e)| e > range.start)
+    }
+
+    /// The range in ascending order, as parts that are in the set and parts that are not.
+    #[must_use]
+    pub fn parts(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {
+        let (mut parts, mut at) = (Vec::new(), range.start);
+        let before = self.ranges.range(..=at).next_back().map_or(at, |(&s, _)| s);
+        for (&s, &e) in self.ranges.range(before..range.end.max(before)) {
+            let (start, end) = (s.max(at), e.min(range.end));
+            if start < end {
+                if at < start {
+                    parts.push((at..start, false));
+                }
+                parts.push((start..end, true));
+                at = end;
+            }
+        }
+        if at < range.end {
+            parts.push((at..range.end, false));
+        }
+        parts
     }
 
     /// Removes everything below `bound`.
@@ -170,6 +216,28 @@ impl Settled {
         n > self.prefix && self.above.insert(n)
     }
 
+    /// Settles all numbers of a range.
+    pub fn insert_range(&mut self, range: Range<u64>) {
+        if range.start <= self.prefix {
+            self.prefix = self.prefix.max(range.end);
+            self.above.forget_below(self.prefix);
+            self.fold();
+        } else {
+            self.above.insert_range(range);
+        }
+    }
+
+    /// The range in ascending order, as parts that are settled and parts that are not.
+    #[must_use]
+    pub fn parts(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {
+        let below = range.start..range.end.min(self.prefix);
+        let mut parts = self.above.parts(range.start.max(self.prefix)..range.end);
+        if !below.is_empty() {
+            parts.insert(0, (below, true));
+        }
+        parts
+    }
+
     fn fold(&mut self) {
         while let Some(end) = self.above.take_prefix(self.prefix) {
             self.prefix = end;
@@ -230,15 +298,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_set_is_a_set(ops in prop::collection::vec((0u64..40, 0u64..6, any::<bool>()), 0..60), cut in 0u64..40) {
+        fn a_range_set_is_a_set(ops in prop::collection::vec((0u64..40, 0u64..6, 0u8..3), 0..60), cut in 0u64..40) {
             let (mut set, mut model) = (RangeSet::new(), BTreeSet::new());
-            for (start, len, single) in ops {
-                if single {
-                    prop_assert_eq!(set.insert(start), model.insert(start));
-                } else {
-                    set.insert_range(start..start + len);
-                    model.extend(start..start + len);
+            for (start, len, op) in ops {
+                let range = start..start + len;
+                prop_assert_eq!(set.touches(&range), model.range(range.clone()).next().is_some());
+                match op {
+                    0 => prop_assert_eq!(set.insert(start), model.insert(start)),
+                    1 => {
+                        set.insert_range(range.clone());
+                        model.extend(range);
+                    }
+                    _ => {
+                        set.remove_range(range.clone());
+                        model.retain(|n| !range.contains(n));
+                    }
                 }
+                let parts = set.parts(start..start + 9);
+                prop_assert!(parts.windows(2).all(|w| w[0].0.end == w[1].0.start && w[0].1 != w[1].1));
+                let flat: Vec<_> = parts.into_iter().flat_map(|(r, there)| r.map(move |n| (n, there))).collect();
+                let expected: Vec<_> = (start..start + 9).map(|n| (n, model.contains(&n))).collect();
+                prop_assert_eq!(flat, expected);
             }
             set.forget_below(cut);
             model.retain(|&n| n >= cut);
@@ -253,7 +333,7 @@ mod tests {
         fn settled_numbers_fold_into_the_prefix(numbers in prop::collection::vec(0u64..30, 0..40), more in prop::collection::vec(0u64..30, 0..40)) {
             let (mut a, mut b, mut model) = (Settled::new(), Settled::new(), BTreeSet::new());
             for n in numbers { prop_assert_eq!(a.insert(n), model.insert(n)); }
-            for n in more { b.insert(n); model.insert(n); }
+            for n in more { b.insert_range(n..n + n % 3); model.extend(n..n + n % 3); }
             let (old, seen) = (a.clone(), (0..40).filter(|&n| a.contains(n)).count());
             a.merge(&b);
             let new: Vec<u64> = a.since(&old).into_iter().flatten().collect();
@@ -262,6 +342,7 @@ mod tests {
             let prefix = (0..).find(|n| !model.contains(n)).unwrap();
             prop_assert_eq!(a.prefix(), prefix);
             for n in 0..40 { prop_assert_eq!(a.contains(n), model.contains(&n)); }
+            for (range, there) in a.parts(0..40) { prop_assert!(range.clone().all(|n| a.contains(n) == there)); }
             prop_assert_eq!(Settled::from_parts(a.prefix(), a.above().iter()), a);
         }
     }

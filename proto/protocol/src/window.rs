@@ -44,15 +44,15 @@ impl Window {
         self.announced.saturating_add(self.size).saturating_sub(self.next)
     }
 
-    /// Admits a root and answers its number.
-    pub const fn admit(&mut self) -> u64 {
-        self.next += 1;
-        self.next - 1
+    /// Admits so many roots and answers the number of the first.
+    pub const fn admit(&mut self, roots: u64) -> u64 {
+        self.next += roots;
+        self.next - roots
     }
 
-    /// Everything that came of a root is safe.
-    pub fn ack(&mut self, root: u64) {
-        self.acked.insert(root);
+    /// Everything that came of these roots is safe.
+    pub fn ack(&mut self, roots: std::ops::Range<u64>) {
+        self.acked.insert_range(roots);
     }
 
     /// The lowest root not yet acked.
@@ -97,13 +97,12 @@ mod tests {
     #[test]
     fn the_window_is_bounded_by_the_oldest_root() {
         let mut window = Window::starting_at(0, 3);
-        let roots: Vec<u64> = (0..window.room()).map(|_| window.admit()).collect();
+        let roots: Vec<u64> = (0..window.room()).map(|_| window.admit(1)).collect();
         assert_eq!((roots, window.room()), (vec![0, 1, 2], 0));
-        window.ack(1);
-        window.ack(2);
+        window.ack(1..3);
         window.announce(window.watermark());
         assert_eq!((window.watermark(), window.room()), (0, 0), "root 0 holds it up");
-        window.ack(0);
+        window.ack(0..1);
         assert_eq!(window.room(), 0, "nothing opens before the watermark is announced");
         window.announce(99);
         assert_eq!((window.announced(), window.room()), (3, 3));
@@ -116,6 +115,6 @@ mod tests {
     #[test]
     fn a_replacement_starts_at_the_stored_position() {
         let mut window = Window::starting_at(40, 2);
-        assert_eq!((window.admit(), window.admit(), window.room()), (40, 41, 0));
+        assert_eq!((window.admit(1), window.admit(1), window.room()), (40, 41, 0));
     }
 }

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use prost::Message;
 use stageline_protocol::frame::Items;
-use stageline_protocol::{Body, Encoding, Item, ItemError, Lineage, StageId, Step};
+use stageline_protocol::{Body, Encoding, Item, ItemError, Lineage, Run, StageId, Step};
 
 use super::ids::{decode_roots, encode_roots};
 use super::{DecodeError, Problem, Wire, WireEnum, wire_enum};
@@ -27,17 +27,18 @@ impl Wire for Items {
     type Proto = v1::Items;
 
     fn encode(&self) -> v1::Items {
-        let (blob, lengths) = pack(&self.batch);
+        let batch: Vec<Item> = self.batch.iter().flat_map(Run::items).collect();
+        let (blob, lengths) = pack(&batch);
         // A length of zero says nothing about how many items there are, so zeros stand one by one.
         let (length, lengths) = match alike(lengths.iter().copied()) {
             Some(length) if length > 0 => (length, Vec::new()),
             _ => (0, lengths),
         };
-        let (kind, kinds) = column(self.batch.iter().map(|item| kind_of(&item.body).number()));
-        let (source, sources) = column(self.batch.iter().map(|item| item.lineage.source.0));
-        let (root_delta, root_deltas) = root_deltas(&self.batch);
-        let (steps, step_counts) = steps(&self.batch);
-        let (marked, marks) = marks(&self.batch);
+        let (kind, kinds) = column(batch.iter().map(|item| kind_of(&item.body).number()));
+        let (source, sources) = column(batch.iter().map(|item| item.lineage.source.0));
+        let (root_delta, root_deltas) = root_deltas(&batch);
+        let (steps, step_counts) = steps(&batch);
+        let (marked, marks) = marks(&batch);
         v1::Items {
             blob,
             length,
@@ -46,7 +47,7 @@ impl Wire for Items {
             kinds,
             source,
             sources,
-            first_root: self.batch.first().map_or(0, |item| item.lineage.root),
+            first_root: batch.first().map_or(0, |item| item.lineage.root),
             root_delta,
             root_deltas,
             steps,
@@ -81,7 +82,8 @@ impl Wire for Items {
                 _ => e.at_index("kinds", i),
             })?;
             let lineage = Lineage { source: StageId(sources.get(i)), root, steps: steps.next(i)? };
-            batch.push(Item { lineage, body: body(kind, content, i)?, marked: marks.next(i) });
+            let item = Item { lineage, body: body(kind, content, i)?, marked: marks.next(i) };
+            batch.push(Run::from(item));
         }
         Ok(Self {
             batch,

@@ -193,7 +193,7 @@ struct State {
     cx: TaskContext,
     cancelled: CancellationToken,
     running: JoinSet<()>,
-    pulls: mpsc::UnboundedSender<(usize, u64)>,
+    pulls: mpsc::UnboundedSender<(u64, u64)>,
     connections: BTreeMap<LinkKey, Outbound>,
     dials: JoinSet<()>,
     peers: Arc<Peers>,
@@ -293,7 +293,10 @@ impl State {
                 }
             }
             Event::Down { key, conn } => self.task.on_down(now, key, conn),
-            Event::Roots { batch, exhausted } => self.task.roots(now, batch, exhausted),
+            Event::Roots { batch, exhausted } => {
+                let roots = batch.into_iter().map(Into::into).collect();
+                self.task.roots(now, roots, exhausted);
+            }
             Event::Outputs { input, payloads, room } => {
                 for payload in payloads {
                     self.task.emit(now, input, payload.encoding, payload.bytes);
@@ -381,7 +384,11 @@ impl State {
                     connection.close();
                 }
             }
-            Effect::Start { input, lineage, body } => self.start(input, lineage, body),
+            Effect::Start { input, run } => {
+                for (input, item) in (input..).zip(run.items()) {
+                    self.start(input, item.lineage, item.body);
+                }
+            }
             Effect::Resume { input } => {
                 if let Some(granted) = self.resuming.remove(&input) {
                     let _dropped = granted.send(());

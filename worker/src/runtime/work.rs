@@ -263,7 +263,7 @@ impl Stream for Polite {
 pub(super) async fn run_source(
     roots: RootStream,
     place: Arc<Place>,
-    pulls: mpsc::UnboundedReceiver<(usize, u64)>,
+    pulls: mpsc::UnboundedReceiver<(u64, u64)>,
     task: TaskSender,
 ) {
     let made = make_roots(roots, &place, pulls, &task);
@@ -280,7 +280,7 @@ pub(super) async fn run_source(
 async fn make_roots(
     mut roots: RootStream,
     place: &Place,
-    mut pulls: mpsc::UnboundedReceiver<(usize, u64)>,
+    mut pulls: mpsc::UnboundedReceiver<(u64, u64)>,
     task: &TaskSender,
 ) {
     while let Some((items, bytes)) = pulls.recv().await {
@@ -303,7 +303,7 @@ async fn make_roots(
                 _ => 0,
             };
             batch.push(body);
-            if batch.len() >= items || size >= bytes {
+            if batch.len() as u64 >= items || size >= bytes {
                 break;
             }
             match Ready(&mut roots).await {

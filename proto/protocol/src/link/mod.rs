@@ -22,7 +22,7 @@ mod receiver;
 mod sender;
 
 pub use receiver::{Receiver, Resumed};
-pub use sender::{Freed, Sender};
+pub use sender::{Freed, Inputs, Sender};
 
 /// What a peer did that the protocol forbids. Its link is closed; the process lives on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Hash)]

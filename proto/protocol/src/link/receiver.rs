@@ -1,21 +1,35 @@
 //! The downstream end of a link: grants credit, holds what is not settled, and remembers enough of
 //! the older connection to settle it.
 
+use std::ops::Range;
+
 use crate::frame::{Ack, Grant, Items, LinkPolicy, Return, Summary};
 use crate::ids::ConnId;
-use crate::item::{Body, Item};
 use crate::ranges::{RangeSet, Settled};
-use crate::ring::Ring;
+use crate::run::{Content, Run, Sizes};
+use crate::spans::{Span, Spans};
 
 use super::Violation;
 
-/// An item that is held: received, not settled.
-#[derive(Clone, Copy, Debug, Hash)]
+/// Items that are held: received, not settled.
+#[derive(Clone, Debug, Hash)]
 struct Held {
+    /// The input that the first became; the others follow.
     input: u64,
-    size: u64,
+    sizes: Sizes,
     released: bool,
     taken: bool,
+}
+
+impl Span for Held {
+    fn count(&self) -> u64 {
+        self.sizes.count()
+    }
+
+    fn split_off(&mut self, at: u64) -> Self {
+        let sizes = self.sizes.split_off(at);
+        Self { input: self.input + at, sizes, ..*self }
+    }
 }
 
 /// A connection that the sender may still speak of, and how its numbers relate to today's.
@@ -23,26 +37,28 @@ struct Held {
 struct Candidate {
     conn: ConnId,
     acked: Settled,
-    /// What is held: the number on that connection, the number today, and the item.
+    /// What is held, in ascending order: the first number on that connection, the first today, and the
+    /// items.
     held: Vec<(u64, u64, Held)>,
 }
 
-/// The older connection's numbers of what was carried over: `held[i]` has the number `i` now.
+/// The older connection's numbers of what was carried over: in this order they are 0, 1, 2, … now.
 #[derive(Clone, Debug, Hash)]
 struct Previous {
     conn: ConnId,
     acked: Settled,
-    held: Vec<u64>,
+    held: Vec<Range<u64>>,
+    count: u64,
 }
 
 /// What became of the held items when a new connection took over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Resumed {
-    /// Inputs with the numbers that they have now.
-    pub renumbered: Vec<(u64, u64)>,
+    /// Inputs, and the number that the first of them has now; the others follow.
+    pub renumbered: Vec<(Range<u64>, u64)>,
     /// Inputs that no number speaks of any more: the sender will send them again, to somebody.
-    pub orphans: Vec<u64>,
+    pub orphans: Vec<Range<u64>>,
 }
 
 /// The downstream end of a link.
@@ -53,7 +69,7 @@ pub struct Receiver {
     previous: Option<Previous>,
     /// What was offered when this end dialled; settled by the sender's choice.
     offered: Vec<Candidate>,
-    held: Ring<Held>,
+    held: Spans<Held>,
     taken: u64,
     bytes_received: u64,
     bytes_released: u64,
@@ -78,7 +94,7 @@ impl Receiver {
             conn: None,
             previous: None,
             offered: Vec::new(),
-            held: Ring::new(),
+            held: Spans::new(),
             taken: 0,
             bytes_received: 0,
             bytes_released: 0,
@@ -136,23 +152,39 @@ impl Receiver {
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         let Some(conn) = self.conn else { return candidates };
-        let held = self.held.iter().map(|(n, h)| (n, n, *h)).collect();
+        let held = self.held.iter().map(|(n, h)| (n, n, h.clone())).collect();
         candidates.push(Candidate { conn, acked: self.acked.clone(), held });
         if let Some(previous) = &self.previous
-            && self.held.next() == previous.held.len() as u64
+            && self.held.next() == previous.count
         {
             let mut acked = previous.acked.clone();
             let mut held = Vec::new();
-            for (now, &then) in (0..).zip(&previous.held) {
-                if let Some(entry) = self.held.get(now) {
-                    held.push((then, now, *entry));
-                } else if self.acked.contains(now) {
-                    acked.insert(then);
+            let mut now = 0;
+            for then in &previous.held {
+                let end = now + (then.end - then.start);
+                for (part, is_held) in self.held.parts(now..end) {
+                    let then = |number: u64| then.start + (number - now);
+                    if is_held {
+                        held.extend(self.slice(&part).map(|h| (then(part.start), part.start, h)));
+                        continue;
+                    }
+                    for (part, is_acked) in self.acked.parts(part) {
+                        if is_acked {
+                            acked.insert_range(then(part.start)..then(part.end));
+                        }
+                    }
                 }
+                now = end;
             }
             candidates.push(Candidate { conn: previous.conn, acked, held });
         }
         candidates
+    }
+
+    /// What is held under these numbers, which one entry stands for.
+    fn slice(&self, numbers: &Range<u64>) -> Option<Held> {
+        let (first, entry) = self.held.get(numbers.start)?;
+        Some(entry.clone().slice(numbers.start - first..numbers.end - first))
     }
 
     /// Moves to a new connection. Of the candidate's items, some may have been settled since it was
@@ -162,46 +194,70 @@ impl Receiver {
         let mut fresh = Self::new(self.policy);
         fresh.conn = Some(conn);
         if let Some(candidate) = candidate {
-            for &(_, now, entry) in &candidate.held {
-                let entry = match self.held.remove(now) {
-                    Some(entry) => {
-                        let number = fresh.held.push(entry);
-                        resumed.renumbered.push((entry.input, number));
-                        entry
-                    }
-                    None => {
-                        let number = fresh.held.skip();
-                        if self.returned.contains(now) {
-                            fresh.returned.insert(number);
-                            fresh.return_due = true;
-                        } else {
-                            fresh.acked.insert(number);
-                            fresh.ack_due = true;
-                        }
-                        Held { released: true, taken: true, ..entry }
-                    }
-                };
-                fresh.taken += u64::from(entry.taken);
-                fresh.bytes_received += entry.size;
-                fresh.bytes_released += if entry.released { entry.size } else { 0 };
+            for (_, now, offered) in &candidate.held {
+                for (part, is_held) in self.held.parts(*now..now + offered.count()) {
+                    let offered = offered.clone().slice(part.start - now..part.end - now);
+                    fresh.carry_over(self, part, is_held, offered, &mut resumed);
+                }
             }
             fresh.limit.items = fresh.held.next();
+            let then = candidate.held.iter().map(|(then, _, held)| *then..then + held.count());
             fresh.previous = Some(Previous {
                 conn: candidate.conn,
                 acked: candidate.acked,
-                held: candidate.held.iter().map(|&(then, ..)| then).collect(),
+                held: then.collect(),
+                count: fresh.held.next(),
             });
         }
-        resumed.orphans = self.held.drain().into_iter().map(|(_, entry)| entry.input).collect();
+        resumed.orphans = self.held.drain().map(|(_, entry)| entry.inputs()).collect();
         fresh.limit.bytes = fresh.bytes_released + fresh.policy.window_bytes;
         fresh.grant_due = true;
         *self = fresh;
         resumed
     }
 
+    /// Gives items of `older`, all held there or all settled since they were offered, new numbers here.
+    fn carry_over(
+        &mut self,
+        older: &mut Self,
+        part: Range<u64>,
+        is_held: bool,
+        offered: Held,
+        resumed: &mut Resumed,
+    ) {
+        if !is_held {
+            for (part, returned) in older.returned.parts(part) {
+                let count = part.end - part.start;
+                let number = self.held.skip(count);
+                if returned {
+                    self.returned.insert_range(number..number + count);
+                    self.return_due = true;
+                } else {
+                    self.acked.insert_range(number..number + count);
+                    self.ack_due = true;
+                }
+            }
+            self.count_in(&Held { released: true, taken: true, ..offered });
+            return;
+        }
+        while let Some((_, entry)) = older.held.take(&part) {
+            self.count_in(&entry);
+            let inputs = entry.inputs();
+            let number = self.held.push(entry);
+            resumed.renumbered.push((inputs, number));
+        }
+    }
+
+    fn count_in(&mut self, entry: &Held) {
+        let size = entry.sizes.total();
+        self.taken += if entry.taken { entry.count() } else { 0 };
+        self.bytes_received += size;
+        self.bytes_released += if entry.released { size } else { 0 };
+    }
+
     /// The link is lost: answers the inputs that it held.
-    pub fn drain(&mut self) -> Vec<u64> {
-        let orphans = self.held.drain().into_iter().map(|(_, entry)| entry.input).collect();
+    pub fn drain(&mut self) -> Vec<Range<u64>> {
+        let orphans = self.held.drain().map(|(_, entry)| entry.inputs()).collect();
         *self = Self::new(self.policy);
         orphans
     }
@@ -213,21 +269,32 @@ impl Receiver {
             return Err(Violation::CounterFell("forfeited credit"));
         }
         let first = self.held.next();
-        let sent = first.saturating_add(items.batch.len() as u64).saturating_add(items.forfeited);
+        let sent = first.saturating_add(items.count()).saturating_add(items.forfeited);
         if sent > self.limit.items {
             return Err(Violation::ItemCredit { sent, limit: self.limit.items });
         }
         let mut received = self.bytes_received;
-        for item in &items.batch {
-            self.check_payload(item)?;
-            let idle = self.limit.bytes.saturating_sub(received) >= self.policy.window_bytes;
-            received += item.size();
-            if received > self.limit.bytes && !idle {
-                return Err(Violation::ByteCredit { sent: received, limit: self.limit.bytes });
+        for run in &items.batch {
+            self.check_payloads(run)?;
+            let fitting = run.fitting(self.limit.bytes.saturating_sub(received));
+            if fitting == run.len() {
+                received += run.size();
+                continue;
+            }
+            let sizes = run.content.sizes();
+            for place in 0..run.len() {
+                let idle = self.limit.bytes.saturating_sub(received) >= self.policy.window_bytes;
+                received += sizes.first(place + 1) - sizes.first(place);
+                if received > self.limit.bytes && !idle {
+                    return Err(Violation::ByteCredit { sent: received, limit: self.limit.bytes });
+                }
             }
         }
-        for (input, item) in (first_input..).zip(&items.batch) {
-            self.held.push(Held { input, size: item.size(), released: false, taken: false });
+        let mut input = first_input;
+        for run in &items.batch {
+            let sizes = run.content.sizes();
+            self.held.push(Held { input, sizes, released: false, taken: false });
+            input += run.len();
         }
         self.bytes_received = received;
         self.active = !items.batch.is_empty() || (self.active && items.forfeited == self.forfeited);
@@ -236,54 +303,63 @@ impl Receiver {
         Ok(first)
     }
 
-    fn check_payload(&self, item: &Item) -> Result<(), Violation> {
-        match &item.body {
-            Body::Value(_, bytes) if bytes.len() as u64 > self.policy.max_payload => {
-                let size = bytes.len() as u64;
-                Err(Violation::PayloadTooLarge { size, max: self.policy.max_payload })
-            }
-            _ => Ok(()),
+    fn check_payloads(&self, run: &Run) -> Result<(), Violation> {
+        let max = self.policy.max_payload;
+        if let Content::Values(_, values) = &run.content
+            && values.blob().len() as u64 > max
+            && let Some(size) = values.lengths().find(|length| *length > max)
+        {
+            return Err(Violation::PayloadTooLarge { size, max });
         }
+        Ok(())
     }
 
-    /// The item no longer sits in a queue here: its bytes may be granted anew.
-    pub fn release(&mut self, number: u64) {
-        if let Some(entry) = self.held.get_mut(number)
-            && !entry.released
-        {
-            entry.released = true;
-            self.bytes_released += entry.size;
+    /// The items no longer sit in a queue here: their bytes may be granted anew.
+    pub fn release(&mut self, numbers: Range<u64>) {
+        let released = &mut self.bytes_released;
+        self.held.change(numbers, |_, entry| {
+            if !std::mem::replace(&mut entry.released, true) {
+                *released += entry.sizes.total();
+            }
+        });
+        self.grant_bytes();
+    }
+
+    /// The items have left their slots: their credit may be granted anew.
+    pub fn take(&mut self, numbers: Range<u64>) {
+        let (released, taken) = (&mut self.bytes_released, &mut self.taken);
+        self.held.change(numbers, |_, entry| entry.take(released, taken));
+        self.grant_bytes();
+    }
+
+    fn grant_bytes(&mut self) {
+        if self.conn.is_some() {
             self.limit.bytes = self.bytes_released + self.policy.window_bytes;
         }
     }
 
-    /// The item has left its slot: its credit may be granted anew.
-    pub fn take(&mut self, number: u64) {
-        self.release(number);
-        if let Some(entry) = self.held.get_mut(number)
-            && !entry.taken
-        {
-            entry.taken = true;
-            self.taken += 1;
+    fn remove(&mut self, numbers: Range<u64>, settled: impl Fn(&mut Self, Range<u64>)) {
+        while let Some((first, mut entry)) = self.held.take(&numbers) {
+            entry.take(&mut self.bytes_released, &mut self.taken);
+            settled(self, first..first + entry.count());
         }
+        self.grant_bytes();
     }
 
-    /// Everything that came of the item is safe.
-    pub fn settle(&mut self, number: u64) {
-        self.take(number);
-        if self.held.remove(number).is_some() {
-            self.acked.insert(number);
-            self.ack_due = true;
-        }
+    /// Everything that came of the items is safe.
+    pub fn settle(&mut self, numbers: Range<u64>) {
+        self.remove(numbers, |receiver, numbers| {
+            receiver.acked.insert_range(numbers);
+            receiver.ack_due = true;
+        });
     }
 
-    /// The item is given back unstarted.
-    pub fn give_back(&mut self, number: u64) {
-        self.take(number);
-        if self.held.remove(number).is_some() {
-            self.returned.insert(number);
-            self.return_due = true;
-        }
+    /// The items are given back unstarted.
+    pub fn give_back(&mut self, numbers: Range<u64>) {
+        self.remove(numbers, |receiver, numbers| {
+            receiver.returned.insert_range(numbers);
+            receiver.return_due = true;
+        });
     }
 
     /// This end is leaving: the rest of the credit is void, even if nothing is given back.
@@ -379,12 +455,34 @@ impl Receiver {
     }
 }
 
+impl Held {
+    fn inputs(&self) -> Range<u64> {
+        self.input..self.input + self.count()
+    }
+
+    fn slice(mut self, places: Range<u64>) -> Self {
+        if places.end < self.count() {
+            let _rest = self.split_off(places.end);
+        }
+        if places.start > 0 { self.split_off(places.start) } else { self }
+    }
+
+    fn take(&mut self, bytes_released: &mut u64, taken: &mut u64) {
+        if !std::mem::replace(&mut self.released, true) {
+            *bytes_released += self.sizes.total();
+        }
+        if !std::mem::replace(&mut self.taken, true) {
+            *taken += self.count();
+        }
+    }
+}
+
 impl Candidate {
     fn summary(&self) -> Summary {
         Summary {
             conn: self.conn,
             acked: self.acked.clone(),
-            held: self.held.iter().map(|&(then, ..)| then..then + 1).collect(),
+            held: self.held.iter().map(|(then, _, held)| *then..then + held.count()).collect(),
         }
     }
 }

@@ -2,18 +2,67 @@
 
 use crate::frame::{Grant, Items, LinkPolicy, Return, Summary};
 use crate::ids::{ConnId, StageId};
-use crate::item::Item;
 use crate::ranges::Settled;
-use crate::ring::Ring;
+use crate::run::Run;
+use crate::spans::{Span, Spans};
 use crate::time::Time;
 
 use super::Violation;
 
-/// An item that was sent and is retained, and the input that it was made of.
+/// The inputs that the items of a run were made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inputs {
+    /// One after the other, from this one on: each made one of the items.
+    Each(u64),
+    /// This one made all of them.
+    One(u64),
+}
+
+impl Inputs {
+    /// Those of the items from this place on.
+    #[must_use]
+    pub const fn after(self, places: u64) -> Self {
+        match self {
+            Self::Each(first) => Self::Each(first + places),
+            one @ Self::One(_) => one,
+        }
+    }
+
+    /// The inputs of so many items, and how many of these each made.
+    #[must_use]
+    pub const fn of(self, items: u64) -> (std::ops::Range<u64>, u64) {
+        match self {
+            Self::Each(first) => (first..first + items, 1),
+            Self::One(input) => (input..input + 1, items),
+        }
+    }
+}
+
+/// Items that were sent and are retained, and the inputs that they were made of.
 #[derive(Clone, Debug, Hash)]
 struct Retained {
-    item: Item,
-    input: u64,
+    run: Run,
+    inputs: Inputs,
+}
+
+impl Span for Retained {
+    fn count(&self) -> u64 {
+        self.run.len()
+    }
+
+    /// What is left of a large run is not to keep the memory of all of it.
+    fn split_off(&mut self, at: u64) -> Self {
+        let mut rest = Self { run: self.run.split_off(at), inputs: self.inputs.after(at) };
+        self.run.compact();
+        rest.run.compact();
+        rest
+    }
+}
+
+impl Retained {
+    fn slice(&self, places: std::ops::Range<u64>) -> (Run, Inputs) {
+        (self.run.slice(places.clone()), self.inputs.after(places.start))
+    }
 }
 
 /// A newer connection that becomes the current one with its first grant.
@@ -28,12 +77,12 @@ struct Next {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Freed {
-    /// The inputs of items that are acked, one entry an item.
-    pub acked: Vec<u64>,
-    /// Items to be sent again by somebody, with their inputs, oldest first.
-    pub resend: Vec<(Item, u64)>,
-    /// Items that were given back unstarted, with their inputs, oldest first.
-    pub returned: Vec<(Item, u64)>,
+    /// How many items are acked, and their inputs.
+    pub acked: Vec<(u64, Inputs)>,
+    /// Items to be sent again by somebody, oldest first.
+    pub resend: Vec<(Run, Inputs)>,
+    /// Items that were given back unstarted, oldest first.
+    pub returned: Vec<(Run, Inputs)>,
 }
 
 /// The upstream end of a link.
@@ -44,7 +93,7 @@ pub struct Sender {
     next: Option<Next>,
     up: bool,
     /// What is not settled, by number.
-    retained: Ring<Retained>,
+    retained: Spans<Retained>,
     retained_bytes: u64,
     /// Numbers below this have been put into a frame.
     framed: u64,
@@ -98,9 +147,8 @@ impl Sender {
     }
 
     /// The link is lost, or its channel cut: takes everything out.
-    pub fn drain(&mut self) -> Vec<(Item, u64)> {
-        self.retained_bytes = 0;
-        let rest = self.retained.drain().into_iter().map(|(_, r)| (r.item, r.input)).collect();
+    pub fn drain(&mut self) -> Vec<(Run, Inputs)> {
+        let rest = self.retained.drain().map(|(_, r)| (r.run, r.inputs)).collect();
         *self = Self::new();
         rest
     }
@@ -114,29 +162,32 @@ impl Sender {
         self.limit.items.saturating_sub(self.forfeited + self.retained.next())
     }
 
-    /// Whether an item of this size may be sent now. One above the byte window is admitted when
-    /// nothing of this link is in flight.
+    /// How many items of the run, from the first on, may be sent now. One above the byte window is
+    /// admitted when nothing of this link is in flight.
     #[must_use]
-    pub fn admits(&self, size: u64) -> bool {
-        self.unused() > 0
-            && (self.bytes + size <= self.limit.bytes
-                || self.limit.bytes.saturating_sub(self.bytes) >= self.window)
+    pub fn admits(&self, run: &Run) -> u64 {
+        let left = self.limit.bytes.saturating_sub(self.bytes);
+        let alone = u64::from(left >= self.window);
+        match self.unused() {
+            0 => 0,
+            unused => run.fitting(left).max(alone).min(unused),
+        }
     }
 
-    /// Takes an item that [`Sender::admits`] said yes to.
-    pub fn send(&mut self, now: Time, item: Item, input: u64) {
-        let size = item.size();
+    /// Takes a run that [`Sender::admits`] said yes to as a whole.
+    pub fn send(&mut self, now: Time, run: Run, inputs: Inputs) {
+        let size = run.size();
         self.bytes += size;
         self.retained_bytes += size;
         self.last_used = now;
-        self.retained.push(Retained { item, input });
+        self.retained.push(Retained { run, inputs });
     }
 
     /// The next frame, if there is something to say: items not yet framed (up to a cap of items and
     /// bytes, at least one), a first announcement of backlog, or with `flush` whatever has changed.
     pub fn poll_items(
         &mut self,
-        cap: (usize, u64),
+        cap: (u64, u64),
         backlog: u64,
         watermarks: &[(StageId, u64)],
         flush: bool,
@@ -150,21 +201,7 @@ impl Sender {
         if !(unframed || starved || news) {
             return None;
         }
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while self.framed < self.retained.next() && batch.len() < cap.0 {
-            let Some(entry) = self.retained.get(self.framed) else {
-                self.framed += 1;
-                continue;
-            };
-            let size = entry.item.size();
-            if !batch.is_empty() && bytes + size > cap.1 {
-                break;
-            }
-            bytes += size;
-            batch.push(entry.item.clone());
-            self.framed += 1;
-        }
+        let batch = self.frame(cap);
         let watermarks = if self.announced.watermarks == watermarks {
             Vec::new()
         } else {
@@ -174,6 +211,32 @@ impl Sender {
         self.announced.backlog = backlog;
         self.announced.forfeited = self.forfeited;
         Some(Items { batch, backlog, forfeited: self.forfeited, watermarks })
+    }
+
+    /// Items not yet framed, up to a cap of items and bytes, at least one.
+    fn frame(&mut self, (mut items, mut bytes): (u64, u64)) -> Vec<Run> {
+        let mut batch = Vec::new();
+        while items > 0 {
+            let unframed = self.framed..self.retained.next();
+            let Some((first, entry)) = self.retained.first_in(&unframed) else {
+                self.framed = unframed.end;
+                break;
+            };
+            let start = self.framed.saturating_sub(first);
+            let mut run = entry.run.slice(start..entry.count());
+            let fitting = run.fitting(bytes).max(u64::from(batch.is_empty())).min(items);
+            if fitting == 0 {
+                break;
+            }
+            if fitting < run.len() {
+                run = run.slice(0..fitting);
+            }
+            self.framed = first + start + fitting;
+            items -= fitting;
+            bytes = bytes.saturating_sub(run.size());
+            batch.push(run);
+        }
+        batch
     }
 
     /// Whether the sender's state has changed since it was last announced.
@@ -215,25 +278,38 @@ impl Sender {
 
     fn advance(&mut self, now: Time, next: Next) -> Result<Freed, Violation> {
         let mut freed = Freed::default();
-        let mut carried = Ring::new();
+        let mut carried = Spans::new();
         let mut bytes = 0;
         if let Some(summary) = &next.summary {
+            let held = |range| self.retained.parts(range).iter().all(|(_, there)| *there);
             let fits = Some(summary.conn) == self.conn
                 && summary.acked.end() <= self.framed
-                && summary.held.iter().all(|range| range.end <= self.framed)
-                && summary.held.iter().flatten().all(|n| self.retained.get(n).is_some());
+                && summary.held.iter().all(|range| range.end <= self.framed && held(range));
             if !fits {
                 return Err(Violation::Summary(summary.conn));
             }
         }
-        for (number, entry) in self.retained.drain() {
-            match &next.summary {
-                Some(summary) if summary.acked.contains(number) => freed.acked.push(entry.input),
-                Some(summary) if summary.held.contains(number) => {
-                    bytes += entry.item.size();
-                    carried.push(entry);
+        for (first, entry) in self.retained.drain() {
+            let all = first..first + entry.count();
+            let Some(summary) = &next.summary else {
+                freed.resend.push((entry.run, entry.inputs));
+                continue;
+            };
+            for (part, acked) in summary.acked.parts(all) {
+                if acked {
+                    let inputs = entry.inputs.after(part.start - first);
+                    freed.acked.push((part.end - part.start, inputs));
+                    continue;
                 }
-                _ => freed.resend.push((entry.item, entry.input)),
+                for (part, held) in summary.held.parts(part) {
+                    let (run, inputs) = entry.slice(part.start - first..part.end - first);
+                    if held {
+                        bytes += run.size();
+                        carried.push(Retained { run, inputs });
+                    } else {
+                        freed.resend.push((run, inputs));
+                    }
+                }
             }
         }
         *self = Self {
@@ -256,10 +332,10 @@ impl Sender {
             return Err(Violation::SettledUnsent { number: settled.end(), sent: self.framed });
         }
         let mut freed = Freed::default();
-        for number in settled.since(&self.acked).into_iter().flatten() {
-            if let Some(entry) = self.retained.remove(number) {
-                self.retained_bytes -= entry.item.size();
-                freed.acked.push(entry.input);
+        for range in settled.since(&self.acked) {
+            while let Some((_, entry)) = self.retained.take(&range) {
+                self.retained_bytes -= entry.run.size();
+                freed.acked.push((entry.count(), entry.inputs));
             }
         }
         self.acked.merge(settled);
@@ -274,27 +350,24 @@ impl Sender {
             if range.end > self.framed {
                 return Err(Violation::SettledUnsent { number: range.end, sent: self.framed });
             }
-            for number in range {
-                if let Some(entry) = self.retained.remove(number) {
-                    self.retained_bytes -= entry.item.size();
-                    freed.returned.push((entry.item, entry.input));
-                }
-            }
+            self.give_back(range, &mut freed);
         }
         // What has a number but was never framed will not be taken there either.
-        for number in self.framed..self.retained.next() {
-            if let Some(entry) = self.retained.remove(number) {
-                self.retained_bytes -= entry.item.size();
-                freed.returned.push((entry.item, entry.input));
-            }
-        }
+        self.give_back(self.framed..self.retained.next(), &mut freed);
         self.framed = self.retained.next();
         Ok(freed)
     }
 
+    fn give_back(&mut self, range: std::ops::Range<u64>, freed: &mut Freed) {
+        while let Some((_, entry)) = self.retained.take(&range) {
+            self.retained_bytes -= entry.run.size();
+            freed.returned.push((entry.run, entry.inputs));
+        }
+    }
+
     /// How many items it retains.
     #[must_use]
-    pub const fn unacked(&self) -> usize {
+    pub const fn unacked(&self) -> u64 {
         self.retained.len()
     }
 

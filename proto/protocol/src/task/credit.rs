@@ -28,8 +28,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) const fn took_one(&mut self) {
-        self.taken += 1;
+    pub(super) const fn took(&mut self, items: u64) {
+        self.taken += items;
         self.changed = true;
     }
 

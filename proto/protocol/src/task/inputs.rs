@@ -1,34 +1,59 @@
 //! The ack ledger: every input that is not settled, and what it waits for.
+//!
+//! Inputs that came together and have fared alike so far are one entry; it is cut where they part.
 
-use crate::applied::Verdict;
-use crate::item::{Body, Encoding, Item, ItemError};
-use crate::lineage::{Lineage, Step};
-use crate::pipeline::Op;
-use crate::time::Time;
+use std::ops::Range;
 
 use bytes::Bytes;
+
+use crate::applied::Verdict;
+use crate::item::{Encoding, ItemError};
+use crate::lineage::{Lineage, Step};
+use crate::link::Inputs;
+use crate::pipeline::Op;
+use crate::run::{Content, Packed, Run};
+use crate::spans::Span;
+use crate::time::Time;
 
 #[cfg(any(test, feature = "planted-bugs"))]
 use super::Bug;
 use super::{Effect, Finished, LinkKey, Task};
 
-/// An input that is not settled.
+/// Inputs that are not settled. All that is said here holds for each of them.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Input {
+    count: u64,
+    /// Of the first; the others follow.
     pub(super) origin: Origin,
+    /// Of the first; the others follow.
     pub(super) lineage: Lineage,
-    /// Kept until the function is done.
-    body: Option<Body>,
+    /// Kept until the function needs it no more.
+    content: Option<Content>,
     pub(super) state: State,
     /// It asks before it starts, and what comes of it is marked.
     pub(super) marked: bool,
     /// Outputs that have not been sent to a task downstream.
-    pub(super) unsent: u32,
+    pub(super) unsent: u64,
     /// Outputs that have not been acked.
-    pub(super) unacked: u32,
+    pub(super) unacked: u64,
     /// Outputs that an expansion has made.
     outputs: u64,
     taken: bool,
+}
+
+impl Span for Input {
+    fn count(&self) -> u64 {
+        self.count
+    }
+
+    fn split_off(&mut self, at: u64) -> Self {
+        let rest = self.content.as_ref().map(|content| content.slice(at..self.count));
+        self.content = self.content.take().map(|content| content.slice(0..at));
+        let count = self.count - at;
+        self.count = at;
+        let (origin, lineage) = (self.origin.after(at), self.lineage.after(at));
+        Self { count, origin, lineage, content: rest, ..*self }
+    }
 }
 
 /// Where an input came from, and so where its ack goes.
@@ -40,6 +65,16 @@ pub(super) enum Origin {
     Root(u64),
     /// The task that sent it is gone: its ack has nobody to go to.
     Orphan,
+}
+
+impl Origin {
+    const fn after(self, places: u64) -> Self {
+        match self {
+            Self::Link(key, number) => Self::Link(key, number + places),
+            Self::Root(root) => Self::Root(root + places),
+            Self::Orphan => Self::Orphan,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,11 +95,12 @@ pub(super) enum State {
 }
 
 impl Input {
-    pub(super) const fn new(origin: Origin, lineage: Lineage, marked: bool) -> Self {
+    pub(super) const fn new(origin: Origin, lineage: Lineage, count: u64, marked: bool) -> Self {
         Self {
+            count,
             origin,
             lineage,
-            body: None,
+            content: None,
             state: State::Queued,
             marked,
             unsent: 0,
@@ -77,54 +113,73 @@ impl Input {
 
 impl Task {
     /// Items that a link received, with the number of the first.
-    pub(super) fn receive(&mut self, now: Time, key: LinkKey, first: u64, batch: Vec<Item>) {
-        for (number, item) in (first..).zip(batch) {
-            self.stats.received += u64::from(item.body != Body::End);
+    pub(super) fn receive(&mut self, now: Time, key: LinkKey, first: u64, batch: Vec<Run>) {
+        let mut number = first;
+        for run in batch {
+            let count = run.len();
+            self.stats.received += if run.counts() { count } else { 0 };
             let origin = Origin::Link(key, number);
-            let entry = Input::new(origin, item.lineage.clone(), item.marked);
+            let entry = Input::new(origin, run.lineage.clone(), count, run.marked);
             let input = self.ledger.push(entry);
-            self.admit(now, input, item);
+            self.admit(now, input, run);
+            number += count;
         }
     }
 
-    fn admit(&mut self, now: Time, input: u64, item: Item) {
+    fn admit(&mut self, now: Time, input: u64, run: Run) {
+        let inputs = input..input + run.len();
         if self.cut_off() {
-            self.stats.cut += 1;
-            return self.complete(now, input);
+            self.stats.cut += run.len();
+            return self.complete(now, inputs);
         }
-        match (self.op, &item.body) {
-            (Op::Terminal, _) => return self.apply(now, input, item),
-            (_, Body::Value(..)) => {}
+        match (self.op, &run.content) {
+            (Op::Terminal, _) => self.apply(now, input, run),
+            (_, Content::Values(..)) => self.enqueue(inputs, run.content),
             // An error that passes an expansion is that expansion's end.
-            (Op::FlatMap, Body::Error(_)) if !item.lineage.is_end() => {
-                let lineage = item.lineage.with(Step::End(0));
-                self.send_on(Item::new(lineage, item.body), input);
-                return self.complete(now, input);
+            (Op::FlatMap, Content::Error(_)) if !run.lineage.is_end() => {
+                let lineage = run.lineage.with(Step::End(0));
+                self.send_on(Run { lineage, ..run }, Inputs::Each(input));
+                self.complete(now, inputs);
             }
-            (_, Body::Error(_) | Body::End) => {
-                self.send_on(item, input);
-                return self.complete(now, input);
+            (_, Content::Error(_) | Content::End) => {
+                self.send_on(run, Inputs::Each(input));
+                self.complete(now, inputs);
             }
         }
-        self.enqueue(input, item.body);
     }
 
-    fn enqueue(&mut self, input: u64, body: Body) {
-        if let Some(entry) = self.ledger.get_mut(input) {
-            entry.body = Some(body);
+    /// These inputs, of one entry, wait for slots.
+    fn enqueue(&mut self, inputs: Range<u64>, content: Content) {
+        if let Some((_, entry)) = self.ledger.part(&inputs) {
+            entry.content = Some(content);
         }
-        self.ready.push_back(input);
+        match self.ready.back_mut() {
+            Some(last) if last.end == inputs.start => last.end = inputs.end,
+            _ => self.ready.push_back(inputs),
+        }
     }
 
-    fn apply(&mut self, now: Time, input: u64, item: Item) {
-        let counts = u64::from(item.body != Body::End);
+    fn apply(&mut self, now: Time, input: u64, run: Run) {
+        let count = run.len();
         #[cfg(any(test, feature = "planted-bugs"))]
-        if self.has_bug(Bug::NoDeduplication) && item.body != Body::End {
-            return self.enqueue(input, item.body);
+        if self.has_bug(Bug::NoDeduplication) && run.counts() {
+            return self.enqueue(input..input + count, run.content);
         }
-        match self.applied.apply(&item.lineage, input) {
-            Verdict::Fresh if item.body == Body::End => self.complete(now, input),
-            Verdict::Fresh => self.enqueue(input, item.body),
+        if run.counts() && self.applied.apply_fresh(&run.lineage, count) {
+            return self.enqueue(input..input + count, run.content);
+        }
+        for place in 0..count {
+            let (lineage, content) = (run.lineage.after(place), run.content.slice(place..place + 1));
+            self.apply_one(now, input + place, &lineage, content);
+        }
+    }
+
+    fn apply_one(&mut self, now: Time, input: u64, lineage: &Lineage, content: Content) {
+        let inputs = input..input + 1;
+        let counts = u64::from(content != Content::End);
+        match self.applied.apply(lineage, input) {
+            Verdict::Fresh if content == Content::End => self.complete(now, inputs),
+            Verdict::Fresh => self.enqueue(inputs, content),
             Verdict::Safe => {
                 self.stats.duplicates += counts;
                 self.complete_copy(now, input);
@@ -135,10 +190,10 @@ impl Task {
                 if self.has_bug(Bug::DuplicateAckedFirst) {
                     return self.complete_copy(now, input);
                 }
-                if let Some(entry) = self.ledger.get_mut(input) {
+                if let Some(entry) = self.ledger.one(input) {
                     entry.state = State::Waiting;
                 }
-                self.take(input);
+                self.take(inputs);
             }
             Verdict::Divergent => {
                 self.stats.divergent += 1;
@@ -151,67 +206,88 @@ impl Task {
     pub(super) fn start_ready(&mut self) {
         while self.busy < self.slots {
             if let Some(input) = self.resuming.pop_front() {
-                if self.set_running(input) && self.may_go_on(input) {
+                if self.set_running(&(input..input + 1)).is_some() && self.may_go_on(input) {
                     self.effects.push_back(Effect::Resume { input });
                 }
                 continue;
             }
-            let Some(&input) = self.ready.front() else { return };
-            let marked = self.asks && self.ledger.get(input).is_some_and(|entry| entry.marked);
-            if marked && self.marks.are_full() {
-                return;
+            let Some(queued) = self.ready.front() else { return };
+            let free = u64::from(self.slots - self.busy);
+            let mut inputs = queued.start..queued.end.min(queued.start + free);
+            let first = self.ledger.get(inputs.start);
+            let marked = self.asks && first.is_some_and(|(_, entry)| entry.marked);
+            if marked {
+                if self.marks.are_full() {
+                    return;
+                }
+                inputs.end = inputs.start + 1;
             }
-            self.ready.pop_front();
-            if !self.set_running(input) {
-                continue;
-            }
+            let started = self.set_running(&inputs).unwrap_or(inputs);
+            self.unqueue(started.end);
             if !marked {
-                self.begin(input);
-            } else if let Some(entry) = self.ledger.get_mut(input) {
+                self.begin(started);
+            } else if let Some(entry) = self.ledger.one(started.start) {
                 entry.state = State::Asking;
                 let lineage = entry.lineage.clone();
-                self.ask(input, lineage);
+                self.ask(started.start, lineage);
             }
         }
     }
 
-    /// An input in a slot starts.
-    pub(super) fn begin(&mut self, input: u64) {
-        let Some(entry) = self.ledger.get(input) else { return };
-        let lineage = entry.lineage.clone();
-        let Some(body) = entry.body.clone() else { return };
-        self.stats.started += 1;
+    /// What is queued first has gone, up to this input.
+    fn unqueue(&mut self, end: u64) {
+        if let Some(first) = self.ready.front_mut() {
+            first.start = end;
+            if first.is_empty() {
+                self.ready.pop_front();
+            }
+        }
+    }
+
+    /// Inputs of one entry, in slots, start.
+    pub(super) fn begin(&mut self, inputs: Range<u64>) {
+        // Only a filter may pass on what it was given.
+        let keeps = self.op == Op::Filter;
+        let Some((input, entry)) = self.ledger.part(&inputs) else { return };
+        let content = if keeps { entry.content.clone() } else { entry.content.take() };
+        let (lineage, marked) = (entry.lineage.clone(), entry.marked);
+        let Some(content) = content else { return };
+        self.stats.started += content.len();
         if self.op != Op::Terminal {
-            self.release_bytes(input);
+            self.release_bytes(inputs);
         }
-        self.effects.push_back(Effect::Start { input, lineage, body });
+        self.effects.push_back(Effect::Start { input, run: Run { lineage, content, marked } });
     }
 
-    /// The input no longer waits in front of the slots: its bytes may be granted anew.
-    pub(super) fn release_bytes(&mut self, input: u64) {
-        if let Some(Origin::Link(key, number)) = self.ledger.get(input).map(|entry| entry.origin)
-            && let Some(link) = self.in_links.get_mut(&key)
-        {
-            link.receiver.release(number);
-            self.credit.changed = true;
-        }
-    }
-
-    fn set_running(&mut self, input: u64) -> bool {
-        match self.ledger.get_mut(input) {
-            Some(entry) if matches!(entry.state, State::Queued | State::Backoff) => {
-                entry.state = State::Running;
-                self.busy += 1;
-                true
+    /// The inputs no longer wait in front of the slots: their bytes may be granted anew.
+    pub(super) fn release_bytes(&mut self, mut inputs: Range<u64>) {
+        while let Some((first, entry)) = self.ledger.part(&inputs) {
+            inputs.start = first + entry.count;
+            if let Origin::Link(key, number) = entry.origin
+                && let Some(link) = self.in_links.get_mut(&key)
+            {
+                link.receiver.release(number..number + entry.count);
+                self.credit.changed = true;
             }
-            _ => false,
         }
+    }
+
+    /// The first of these inputs, as far as they are of one entry, get slots if they wait for some.
+    fn set_running(&mut self, inputs: &Range<u64>) -> Option<Range<u64>> {
+        let (first, entry) = self.ledger.part(inputs)?;
+        if !matches!(entry.state, State::Queued | State::Backoff) {
+            return None;
+        }
+        entry.state = State::Running;
+        // No more than there are slots.
+        self.busy += u32::try_from(entry.count).unwrap_or(u32::MAX);
+        Some(first..first + entry.count)
     }
 
     /// The function of this input waits before its next attempt: its slot is free meanwhile.
     pub fn release_slot(&mut self, now: Time, input: u64) {
         self.stats.retries += 1;
-        if let Some(entry) = self.ledger.get_mut(input)
+        if let Some(entry) = self.ledger.one(input)
             && entry.state == State::Running
         {
             entry.state = State::Backoff;
@@ -225,7 +301,7 @@ impl Task {
 
     /// The function of this input wants its slot back; [`Effect::Resume`] says when it has it.
     pub fn want_slot(&mut self, now: Time, input: u64) {
-        if self.ledger.get(input).is_some_and(|entry| entry.state == State::Backoff) {
+        if self.ledger.get(input).is_some_and(|(_, entry)| entry.state == State::Backoff) {
             self.resuming.push_back(input);
             self.settle_down(now);
         }
@@ -240,169 +316,246 @@ impl Task {
 
     /// One output of an expansion.
     pub fn emit(&mut self, now: Time, input: u64, encoding: Encoding, bytes: Bytes) {
-        let Some(entry) = self.ledger.get_mut(input) else { return };
+        self.emit_all(now, input, encoding, bytes.into());
+    }
+
+    /// Some outputs of an expansion.
+    pub fn emit_all(&mut self, now: Time, input: u64, encoding: Encoding, outputs: Packed) {
+        let Some(entry) = self.ledger.one(input) else { return };
         if entry.state != State::Running {
             return;
         }
         let lineage = entry.lineage.with(Step::Output(entry.outputs));
-        entry.outputs += 1;
-        self.send_on(Item::new(lineage, Body::Value(encoding, bytes)), input);
+        entry.outputs += outputs.len();
+        let marked = entry.marked;
+        let content = Content::Values(encoding, outputs);
+        self.send_on(Run { lineage, content, marked }, Inputs::One(input));
         self.settle_down(now);
     }
 
     /// The function is done with this input.
     pub fn finish(&mut self, now: Time, input: u64, finished: Finished) {
-        let Some(entry) = self.ledger.get_mut(input) else { return };
+        let Some(entry) = self.ledger.one(input) else { return };
         if entry.state != State::Running {
             return;
         }
         let (lineage, outputs) = (entry.lineage.clone(), entry.outputs);
         let marked = entry.marked;
-        let body = entry.body.take();
+        let kept = entry.content.take();
         let end = || lineage.with(Step::End(outputs));
         if marked {
             self.unmark(input);
         }
-        match finished {
+        let made = match finished {
             Finished::One(encoding, bytes) => {
-                self.send_on(Item::new(lineage, Body::Value(encoding, bytes)), input);
+                Some((lineage, Content::Values(encoding, bytes.into())))
             }
-            Finished::Keep => {
-                if let Some(body) = body {
-                    self.send_on(Item::new(lineage, body), input);
-                }
+            Finished::Keep => kept.map(|content| (lineage, content)),
+            Finished::Nothing => {
+                self.made_nothing(1);
+                None
             }
-            Finished::Nothing if self.op == Op::Filter => self.stats.filtered += 1,
-            Finished::Nothing => self.stats.sent += 1,
             Finished::Expanded => {
                 self.stats.filtered += u64::from(outputs == 0);
-                self.send_on(Item::new(end(), Body::End), input);
+                Some((end(), Content::End))
             }
             Finished::Failed(error) => {
                 let lineage = if self.op == Op::FlatMap { end() } else { lineage };
-                self.fail(lineage, error, input);
+                self.count_error(&error);
+                Some((lineage, Content::Error(error)))
             }
+        };
+        if let Some((lineage, content)) = made {
+            self.send_on(Run { lineage, content, marked }, Inputs::Each(input));
         }
-        self.complete(now, input);
+        self.complete(now, input..input + 1);
         self.settle_down(now);
     }
 
-    fn fail(&mut self, lineage: Lineage, error: Box<ItemError>, input: u64) {
-        *self.stats.errors.entry(error.kind).or_default() += 1;
-        self.send_on(Item::new(lineage, Body::Error(error)), input);
+    /// A map is done with inputs that came one after the other: each made one output. Of those that are
+    /// not in process any more nothing is heard.
+    pub fn finish_each(&mut self, now: Time, first: u64, encoding: Encoding, outputs: &Packed) {
+        let mut rest = first..first + outputs.len();
+        while let Some((start, entry)) = self.ledger.part(&rest) {
+            let inputs = start..start + entry.count;
+            rest.start = inputs.end;
+            if entry.state != State::Running {
+                continue;
+            }
+            entry.content = None;
+            let (lineage, marked) = (entry.lineage.clone(), entry.marked);
+            if marked {
+                inputs.clone().for_each(|input| self.unmark(input));
+            }
+            let outputs = outputs.slice(start - first..inputs.end - first);
+            let content = Content::Values(encoding, outputs);
+            self.send_on(Run { lineage, content, marked }, Inputs::Each(start));
+            self.complete(now, inputs);
+        }
+        self.settle_down(now);
     }
 
-    /// All outputs of this input exist.
-    pub(super) fn complete(&mut self, now: Time, input: u64) {
-        if let Some(entry) = self.ledger.get_mut(input) {
+    /// Done with inputs that came one after the other: a filter keeps all of them, or drops them; a
+    /// sink or terminal has taken them. Of those that are not in process any more nothing is heard.
+    pub fn finish_all(&mut self, now: Time, inputs: Range<u64>, keep: bool) {
+        let mut rest = inputs;
+        while let Some((start, entry)) = self.ledger.part(&rest) {
+            let inputs = start..start + entry.count;
+            rest.start = inputs.end;
+            if entry.state != State::Running {
+                continue;
+            }
+            let kept = entry.content.take().filter(|_| keep);
+            let (lineage, marked) = (entry.lineage.clone(), entry.marked);
+            if marked {
+                inputs.clone().for_each(|input| self.unmark(input));
+            }
+            match kept {
+                Some(content) => self.send_on(Run { lineage, content, marked }, Inputs::Each(start)),
+                None => self.made_nothing(inputs.end - inputs.start),
+            }
+            self.complete(now, inputs);
+        }
+        self.settle_down(now);
+    }
+
+    const fn made_nothing(&mut self, inputs: u64) {
+        match self.op {
+            Op::Filter => self.stats.filtered += inputs,
+            _ => self.stats.sent += inputs,
+        }
+    }
+
+    pub(super) fn count_error(&mut self, error: &ItemError) {
+        *self.stats.errors.entry(error.kind).or_default() += 1;
+    }
+
+    /// All outputs of these inputs exist.
+    pub(super) fn complete(&mut self, now: Time, inputs: Range<u64>) {
+        self.ledger.change(inputs.clone(), |_, entry| {
             let in_slot = matches!(
                 entry.state,
                 State::Asking | State::Running | State::Done { in_slot: true }
             );
             entry.state = State::Done { in_slot };
-            entry.body = None;
-        }
-        self.check(now, input);
+            entry.content = None;
+        });
+        self.check(now, inputs);
     }
 
     /// A copy, dropped: it is not the one that its lineage's copies wait for.
     fn complete_copy(&mut self, now: Time, input: u64) {
-        if let Some(entry) = self.ledger.get_mut(input) {
+        if let Some(entry) = self.ledger.one(input) {
             entry.state = State::Waiting;
         }
-        self.settle(now, input);
+        self.settle(now, input..input + 1);
     }
 
-    /// Takes or settles the input, if it is time.
-    pub(super) fn check(&mut self, now: Time, input: u64) {
-        let Some(entry) = self.ledger.get(input) else { return };
-        let State::Done { .. } = entry.state else { return };
-        if entry.unsent > 0 {
-            return;
-        }
-        let safe = entry.unacked == 0;
-        #[cfg(any(test, feature = "planted-bugs"))]
-        let safe = safe || self.has_bug(Bug::EarlyAck);
-        if safe {
-            self.settle(now, input);
-        } else {
-            self.take(input);
-        }
-    }
-
-    /// The input leaves its slot, and its credit may be granted anew.
-    fn take(&mut self, input: u64) {
-        let Some(entry) = self.ledger.get_mut(input) else { return };
-        if std::mem::replace(&mut entry.taken, true) {
-            return;
-        }
-        if entry.state == (State::Done { in_slot: true }) {
-            self.busy -= 1;
-        }
-        self.credit.took_one();
-        if let Origin::Link(key, number) = entry.origin
-            && let Some(link) = self.in_links.get_mut(&key)
-        {
-            link.receiver.take(number);
-        }
-    }
-
-    /// Everything that came of the input is safe.
-    fn settle(&mut self, now: Time, input: u64) {
-        self.take(input);
-        let Some(entry) = self.ledger.remove(input) else { return };
-        match entry.origin {
-            Origin::Link(key, number) => {
-                if let Some(link) = self.in_links.get_mut(&key) {
-                    link.receiver.settle(number);
-                    self.dirty.insert(key);
-                    self.flush_soon(now);
-                }
+    /// Takes or settles those of the inputs for which it is time.
+    pub(super) fn check(&mut self, now: Time, inputs: Range<u64>) {
+        let mut rest = inputs;
+        while let Some((first, entry)) = self.ledger.first_in(&rest) {
+            let part = first.max(rest.start)..(first + entry.count).min(rest.end);
+            rest.start = part.end;
+            if !matches!(entry.state, State::Done { .. }) || entry.unsent > 0 {
+                continue;
             }
-            Origin::Root(root) => {
-                if let Some(window) = &mut self.window {
-                    window.ack(root);
-                }
-                self.announce(now);
+            let safe = entry.unacked == 0;
+            #[cfg(any(test, feature = "planted-bugs"))]
+            let safe = safe || self.has_bug(Bug::EarlyAck);
+            if safe {
+                self.settle(now, part);
+            } else {
+                self.take(part);
             }
-            Origin::Orphan => {}
         }
-        if self.op == Op::Terminal && entry.state != State::Waiting {
-            for copy in self.applied.settle(&entry.lineage) {
-                self.settle(now, copy);
+    }
+
+    /// The inputs leave their slots, and their credit may be granted anew.
+    fn take(&mut self, inputs: Range<u64>) {
+        let mut rest = inputs;
+        while let Some((first, entry)) = self.ledger.part(&rest) {
+            rest.start = first + entry.count;
+            if std::mem::replace(&mut entry.taken, true) {
+                continue;
+            }
+            if entry.state == (State::Done { in_slot: true }) {
+                self.busy -= u32::try_from(entry.count).unwrap_or(u32::MAX);
+            }
+            self.credit.took(entry.count);
+            if let Origin::Link(key, number) = entry.origin
+                && let Some(link) = self.in_links.get_mut(&key)
+            {
+                link.receiver.take(number..number + entry.count);
+            }
+        }
+    }
+
+    /// Everything that came of the inputs is safe.
+    fn settle(&mut self, now: Time, inputs: Range<u64>) {
+        self.take(inputs.clone());
+        while let Some((_, entry)) = self.ledger.take(&inputs) {
+            match entry.origin {
+                Origin::Link(key, number) => {
+                    if let Some(link) = self.in_links.get_mut(&key) {
+                        link.receiver.settle(number..number + entry.count);
+                        self.dirty.insert(key);
+                        self.flush_soon(now);
+                    }
+                }
+                Origin::Root(root) => {
+                    if let Some(window) = &mut self.window {
+                        window.ack(root..root + entry.count);
+                    }
+                    self.announce(now);
+                }
+                Origin::Orphan => {}
+            }
+            if self.op == Op::Terminal && entry.state != State::Waiting {
+                for copy in self.applied.settle(&entry.lineage, entry.count) {
+                    self.settle(now, copy..copy + 1);
+                }
             }
         }
     }
 
     /// The link's numbers changed, or it is gone.
     pub(super) fn resumed(&mut self, key: LinkKey, resumed: crate::link::Resumed) {
-        for (input, number) in resumed.renumbered {
-            if let Some(entry) = self.ledger.get_mut(input) {
-                entry.origin = Origin::Link(key, number);
-            }
+        for (inputs, number) in resumed.renumbered {
+            let first = inputs.start;
+            self.ledger.change(inputs, |start, entry| {
+                entry.origin = Origin::Link(key, number + (start - first));
+            });
         }
         self.orphan(resumed.orphans);
     }
 
     /// Nobody waits for the acks of these inputs. Those not started are dropped: whoever still holds
     /// them upstream will send them again. A terminal keeps them, since it has noted them as applied.
-    pub(super) fn orphan(&mut self, inputs: Vec<u64>) {
-        for input in inputs {
-            let Some(entry) = self.ledger.get_mut(input) else { continue };
-            entry.origin = Origin::Orphan;
-            match entry.state {
-                State::Queued if self.op != Op::Terminal => {
-                    self.ledger.remove(input);
+    pub(super) fn orphan(&mut self, inputs: Vec<Range<u64>>) {
+        for mut rest in inputs {
+            while let Some((first, entry)) = self.ledger.part(&rest) {
+                let part = first..first + entry.count;
+                rest.start = part.end;
+                entry.origin = Origin::Orphan;
+                match entry.state {
+                    State::Queued if self.op != Op::Terminal => {
+                        self.ledger.take(&part);
+                    }
+                    State::Asking => {
+                        self.ledger.take(&part);
+                        for input in part {
+                            self.busy -= 1;
+                            self.drop_mark(input);
+                        }
+                    }
+                    _ => {}
                 }
-                State::Asking => {
-                    self.ledger.remove(input);
-                    self.busy -= 1;
-                    self.drop_mark(input);
-                }
-                _ => {}
             }
         }
-        self.ready.retain(|input| self.ledger.get(*input).is_some());
+        let queued = std::mem::take(&mut self.ready).into_iter();
+        let parts = queued.flat_map(|inputs| self.ledger.parts(inputs));
+        self.ready = parts.filter(|(_, is_there)| *is_there).map(|(part, _)| part).collect();
     }
 
     /// Gives back everything that has not started; the links' credit ends with it.
@@ -412,11 +565,12 @@ impl Task {
             self.busy -= 1;
             self.drop_mark(*input);
         }
-        for input in asking.into_iter().chain(std::mem::take(&mut self.ready)) {
-            if let Some(entry) = self.ledger.remove(input)
-                && let Origin::Link(key, number) = entry.origin
-            {
-                self.give_back(key, number..number + 1);
+        let asking = asking.into_iter().map(|input| input..input + 1);
+        for inputs in asking.chain(std::mem::take(&mut self.ready)) {
+            while let Some((_, entry)) = self.ledger.take(&inputs) {
+                if let Origin::Link(key, number) = entry.origin {
+                    self.give_back(key, number..number + entry.count);
+                }
             }
         }
         for (key, link) in &mut self.in_links {
@@ -428,9 +582,7 @@ impl Task {
     /// Gives back numbers of a link that are no inputs.
     pub(super) fn give_back(&mut self, key: LinkKey, numbers: std::ops::Range<u64>) {
         if let Some(link) = self.in_links.get_mut(&key) {
-            for number in numbers {
-                link.receiver.give_back(number);
-            }
+            link.receiver.give_back(numbers);
         }
     }
 
@@ -440,14 +592,13 @@ impl Task {
         self.drop_marks();
         self.ready.clear();
         self.resuming.clear();
-        let inputs: Vec<u64> = self.ledger.iter().map(|(input, _)| input).collect();
-        for input in inputs {
-            if let Some(entry) = self.ledger.get_mut(input) {
-                self.stats.cut += u64::from(!matches!(entry.state, State::Done { .. }));
-                (entry.unsent, entry.unacked) = (0, 0);
-            }
-            self.complete(now, input);
-        }
+        let all = 0..self.ledger.next();
+        let cut = &mut self.stats.cut;
+        self.ledger.change(all.clone(), |_, entry| {
+            *cut += if matches!(entry.state, State::Done { .. }) { 0 } else { entry.count };
+            (entry.unsent, entry.unacked) = (0, 0);
+        });
+        self.complete(now, all);
     }
 
     /// Per source, the oldest root that an input here came of.
@@ -464,8 +615,10 @@ impl Task {
     /// while an input will want it back after its pause.
     pub(super) fn occupancy(&self) -> (u64, u64) {
         let pausing = |input: &&Input| self.draining && input.state == State::Backoff;
-        let pausing = self.ledger.iter().map(|(_, input)| input).filter(pausing).count();
-        let wanted = (u64::from(self.busy) + pausing as u64).min(self.slots.into());
-        (wanted.max(self.busy.into()), (self.ready.len() + self.resuming.len()) as u64)
+        let entries = self.ledger.iter().map(|(_, input)| input);
+        let pausing: u64 = entries.filter(pausing).map(|input| input.count).sum();
+        let wanted = (u64::from(self.busy) + pausing).min(self.slots.into());
+        let queued: u64 = self.ready.iter().map(|inputs| inputs.end - inputs.start).sum();
+        (wanted.max(self.busy.into()), queued + self.resuming.len() as u64)
     }
 }

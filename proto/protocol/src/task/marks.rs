@@ -155,7 +155,7 @@ impl Task {
 
     /// Inputs that have a slot and have not started.
     pub(super) fn asking(&self) -> Vec<u64> {
-        let asks = |input: &u64| self.ledger.get(*input).is_some_and(|e| e.state == State::Asking);
+        let asks = |input: &u64| self.ledger.get(*input).is_some_and(|(_, e)| e.state == State::Asking);
         self.marks.inputs.keys().copied().filter(asks).collect()
     }
 
@@ -197,7 +197,7 @@ impl Task {
     }
 
     fn obey(&mut self, now: Time, input: u64, lineage: &Lineage, verdict: &Verdict) {
-        let begun = self.ledger.get(input).is_some_and(|entry| entry.state != State::Asking);
+        let begun = self.ledger.get(input).is_some_and(|(_, entry)| entry.state != State::Asking);
         let Some(phase) = self.marks.phase(input) else { return };
         match (&*phase, verdict) {
             // One that ran alone before is a call outside the gate: it goes on alone.
@@ -243,10 +243,10 @@ impl Task {
     }
 
     fn begin_or_resume(&mut self, input: u64) {
-        match self.ledger.get_mut(input) {
+        match self.ledger.one(input) {
             Some(entry) if entry.state == State::Asking => {
                 entry.state = State::Running;
-                self.begin(input);
+                self.begin(input..input + 1);
             }
             Some(_) => self.effects.push_back(Effect::Resume { input }),
             None => self.drop_mark(input),
@@ -256,13 +256,13 @@ impl Task {
     /// The input becomes an error item without being tried again.
     fn convict(&mut self, now: Time, input: u64, deaths: &[Death]) {
         self.drop_mark(input);
-        match self.ledger.get_mut(input) {
+        match self.ledger.one(input) {
             Some(entry) if entry.state == State::Asking => entry.state = State::Running,
             // One that had started and waited has a call, which is dropped with its answer.
             Some(_) => self.effects.push_back(Effect::Drop { input }),
             None => return,
         }
-        self.release_bytes(input);
+        self.release_bytes(input..input + 1);
         let error = ItemError {
             stage: self.stage.clone(),
             kind: ErrorKind::Crashed,

@@ -14,6 +14,8 @@
 //! Error items and end markers skip the queue and the slot; a terminal has no outputs, so its items
 //! are settled when the consumer has them.
 //!
+//! Items that came together travel as a [`Run`] and are treated as one for as long as their fates agree.
+//!
 //! # When something goes away
 //!
 //! A downstream task that is gone gives back all that was not acked: it is dispatched again. An
@@ -39,6 +41,7 @@ mod transmit;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,11 +50,12 @@ use crate::applied::Applied;
 use crate::control::{TaskEnd, TaskStats};
 use crate::frame::{LinkPolicy, Open};
 use crate::ids::{ChannelId, ConnId, Epoch, JobId, StageId, TaskId};
-use crate::item::{Body, Encoding, ItemError};
+use crate::item::{Encoding, ItemError};
 use crate::lineage::Lineage;
 use crate::link::Receiver;
 use crate::pipeline::{Op, Pipeline, Site};
-use crate::ring::Ring;
+use crate::run::Run;
+use crate::spans::Spans;
 use crate::time::Time;
 use crate::window::Window;
 
@@ -67,7 +71,7 @@ pub struct Limits {
     /// The largest payload. Default 64 MiB.
     pub max_payload: u64,
     /// The most items in one frame. Default 256.
-    pub batch_items: usize,
+    pub batch_items: u64,
     /// The most bytes in one frame of more than one item. Default 64 KiB.
     pub batch_bytes: u64,
     /// How long acks, watermarks and grants that nobody waits for are gathered. Default 5 ms.
@@ -189,15 +193,14 @@ pub enum Effect {
     Dial(LinkKey, Box<Open>),
     /// The connection is superseded or at its end: close it.
     HangUp(LinkKey, ConnId),
-    /// Run the function on this payload (a terminal: hand this to the consumer). Answer with
-    /// [`Task::emit`] and [`Task::finish`].
+    /// Run the function on each of these (a terminal: hand them to the consumer); each has a slot. Answer
+    /// with [`Task::emit`] and [`Task::finish`], or for several at once with [`Task::emit_all`],
+    /// [`Task::finish_each`] and [`Task::finish_all`].
     Start {
-        /// The input's number in this task.
+        /// The first input's number in this task; the others follow.
         input: u64,
-        /// Its identity.
-        lineage: Lineage,
-        /// Its content; an error only at a terminal.
-        body: Body,
+        /// The items; an error only at a terminal.
+        run: Run,
     },
     /// The function of this input, which waited (between two attempts, or as a [parked](Task::park)
     /// expansion), may go on.
@@ -229,7 +232,7 @@ pub enum Effect {
     /// [`Task::roots`].
     Pull {
         /// The most roots.
-        items: usize,
+        items: u64,
         /// Stop after this many bytes.
         bytes: u64,
     },
@@ -274,8 +277,9 @@ pub struct Task {
     in_links: BTreeMap<LinkKey, InLink>,
     out_ports: Vec<OutPort>,
     /// The ack ledger: every input that is not settled.
-    ledger: Ring<Input>,
-    ready: VecDeque<u64>,
+    ledger: Spans<Input>,
+    /// Those that wait for slots.
+    ready: VecDeque<Range<u64>>,
     /// Inputs in backoff that want their slot back.
     resuming: VecDeque<u64>,
     busy: u32,
@@ -338,7 +342,7 @@ impl Task {
             upstream: pipeline.inputs(id.stage).map(|(c, channel)| (c, channel.from)).collect(),
             in_links: BTreeMap::new(),
             out_ports: OutPort::of_stage(pipeline, id.stage),
-            ledger: Ring::new(),
+            ledger: Spans::new(),
             ready: VecDeque::new(),
             resuming: VecDeque::new(),
             busy: 0,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{ChannelId, StageId};
-use crate::item::{Body, Item};
 use crate::lineage::Step;
-use crate::link::{Freed, Sender};
+use crate::link::{Freed, Inputs, Sender};
 use crate::pipeline::{Carries, Pipeline};
+use crate::run::{Content, Run};
 use crate::time::Time;
 
 #[cfg(any(test, feature = "planted-bugs"))]
@@ -24,6 +24,7 @@ pub(super) struct OutPort {
     branch: Option<u32>,
     pub(super) links: BTreeMap<LinkKey, OutLink>,
     queue: VecDeque<Queued>,
+    queued_items: u64,
     queued_bytes: u64,
     pub(super) cut: bool,
     /// Where the last item went: ties in credit are broken in rotation.
@@ -41,8 +42,8 @@ pub(super) struct OutLink {
 
 #[derive(Clone, Debug, Hash)]
 struct Queued {
-    item: Item,
-    input: u64,
+    run: Run,
+    inputs: Inputs,
     turn: Turn,
 }
 
@@ -68,6 +69,7 @@ impl OutPort {
                 branch: (full > 1 && declared.carries == Carries::All).then_some(place),
                 links: BTreeMap::new(),
                 queue: VecDeque::new(),
+                queued_items: 0,
                 queued_bytes: 0,
                 cut: false,
                 last: None,
@@ -75,85 +77,114 @@ impl OutPort {
             .collect()
     }
 
-    pub(super) fn backlog(&self) -> u64 {
-        self.queue.len() as u64
+    pub(super) const fn backlog(&self) -> u64 {
+        self.queued_items
     }
 
-    fn push(&mut self, item: Item, input: u64) {
-        self.queued_bytes += item.size();
-        self.queue.push_back(Queued { item, input, turn: Turn::First });
+    fn count_in(&mut self, run: &Run) {
+        self.queued_items += run.len();
+        self.queued_bytes += run.size();
     }
 
-    fn push_again(&mut self, items: Vec<(Item, u64)>, turn: Turn) {
-        for (item, input) in items.into_iter().rev() {
-            self.queued_bytes += item.size();
-            self.queue.push_front(Queued { item, input, turn });
+    fn push(&mut self, run: Run, inputs: Inputs) {
+        self.count_in(&run);
+        self.queue.push_back(Queued { run, inputs, turn: Turn::First });
+    }
+
+    fn push_again(&mut self, runs: Vec<(Run, Inputs)>, turn: Turn) {
+        for (run, inputs) in runs.into_iter().rev() {
+            self.count_in(&run);
+            self.queue.push_front(Queued { run, inputs, turn });
         }
     }
 
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self.queue.pop_front()?;
-        self.queued_bytes -= queued.item.size();
-        Some(queued)
+    /// What each link gets of what is queued, when it is spread over those with credit.
+    fn share(&self) -> u64 {
+        let unused = self.links.values().map(|link| link.sender.unused());
+        let (links, credit) = unused
+            .filter(|unused| *unused > 0)
+            .fold((0, 0_u64), |(links, sum), unused| (links + 1, sum.saturating_add(unused)));
+        self.queued_items.min(credit).div_ceil(u64::max(links, 1)).max(1)
     }
 
-    /// The link with the most unused credit that admits the item; of several, the one after `last`.
-    fn pick(&self, size: u64) -> Option<LinkKey> {
+    /// The link with the most unused credit that admits the first of a run, and how many it admits; of
+    /// several, the one after `last`.
+    fn pick(&self, run: &Run) -> Option<(LinkKey, u64)> {
         let after_last = |key: &LinkKey| Some(*key) > self.last;
         self.links
             .iter()
-            .filter(|(_, link)| link.sender.admits(size))
-            .max_by_key(|(key, link)| {
-                (link.sender.unused(), after_last(key), std::cmp::Reverse(**key))
+            .map(|(key, link)| (*key, &link.sender, link.sender.admits(run)))
+            .filter(|(_, _, admitted)| *admitted > 0)
+            .max_by_key(|(key, sender, _)| {
+                (sender.unused(), after_last(key), std::cmp::Reverse(*key))
             })
-            .map(|(key, _)| *key)
+            .map(|(key, _, admitted)| (key, admitted))
+    }
+
+    /// What goes next, and where: at most `share` items, of one run.
+    fn pop(&mut self, share: u64) -> Option<(LinkKey, Queued)> {
+        let first = self.queue.front()?;
+        let (key, admitted) = self.pick(&first.run)?;
+        let admitted = admitted.min(share);
+        let first = if admitted < first.run.len() {
+            let first = self.queue.front_mut()?;
+            let rest = first.run.split_off(admitted);
+            let run = std::mem::replace(&mut first.run, rest);
+            let inputs = first.inputs;
+            first.inputs = inputs.after(admitted);
+            Queued { run, inputs, turn: first.turn }
+        } else {
+            self.queue.pop_front()?
+        };
+        self.queued_items -= first.run.len();
+        self.queued_bytes -= first.run.size();
+        self.last = Some(key);
+        Some((key, first))
     }
 }
 
 impl Task {
-    /// Queues an item on the ports that carry it. Its input waits for it.
-    pub(super) fn send_on(&mut self, item: Item, input: u64) {
-        let Some(entry) = self.ledger.get_mut(input) else { return };
+    /// Queues a run on the ports that carry it. Its inputs wait for it.
+    pub(super) fn send_on(&mut self, run: Run, inputs: Inputs) {
+        let (waiting, each) = inputs.of(run.len());
         for port in &mut self.out_ports {
-            if port.carries == Carries::Errors && !matches!(item.body, Body::Error(_)) {
+            if port.carries == Carries::Errors && !matches!(run.content, Content::Error(_)) {
                 continue;
             }
             if port.cut {
-                self.stats.cut += 1;
+                self.stats.cut += run.len();
                 continue;
             }
-            entry.unsent += 1;
-            entry.unacked += 1;
-            let mut item = item.clone();
-            item.marked |= entry.marked;
-            if let (Some(branch), false) = (port.branch, item.lineage.is_end()) {
-                item.lineage = item.lineage.with(Step::Branch(branch));
+            self.ledger.change(waiting.clone(), |_, entry| {
+                entry.unsent += each;
+                entry.unacked += each;
+            });
+            let mut run = run.clone();
+            if let (Some(branch), false) = (port.branch, run.lineage.is_end()) {
+                run.lineage = run.lineage.with(Step::Branch(branch));
             }
-            port.push(item, input);
+            port.push(run, inputs);
         }
     }
 
     /// Sends queued items where there is credit for them.
     pub(super) fn dispatch(&mut self, now: Time) {
         for index in 0..self.out_ports.len() {
-            loop {
-                let port = &mut self.out_ports[index];
-                let Some(size) = port.queue.front().map(|queued| queued.item.size()) else { break };
-                let Some(key) = port.pick(size) else { break };
-                let Some(queued) = port.pop() else { break };
-                let counts = u64::from(queued.item.body != Body::End);
-                port.last = Some(key);
-                if let Some(link) = port.links.get_mut(&key) {
-                    link.sender.send(now, queued.item, queued.input);
+            let share = self.out_ports[index].share();
+            while let Some((key, queued)) = self.out_ports[index].pop(share) {
+                let Queued { run, inputs, turn } = queued;
+                let items = run.len();
+                let counts = if run.counts() { items } else { 0 };
+                if let Some(link) = self.out_ports[index].links.get_mut(&key) {
+                    link.sender.send(now, run, inputs);
                 }
                 self.dirty.insert(key);
-                match queued.turn {
+                match turn {
                     Turn::First => {
                         self.stats.sent += counts;
-                        if let Some(entry) = self.ledger.get_mut(queued.input) {
-                            entry.unsent -= 1;
-                        }
-                        self.check(now, queued.input);
+                        let (waiting, each) = inputs.of(items);
+                        self.ledger.change(waiting.clone(), |_, entry| entry.unsent -= each);
+                        self.check(now, waiting);
                     }
                     Turn::Returned => {}
                     Turn::Again => self.stats.resent += counts,
@@ -169,13 +200,13 @@ impl Task {
 
     /// Items that left a link, one way or the other.
     pub(super) fn freed(&mut self, now: Time, channel: ChannelId, freed: Freed) {
-        for input in freed.acked {
-            self.output_acked(now, input);
+        for (items, inputs) in freed.acked {
+            self.outputs_acked(now, items, inputs);
         }
         if let Some(port) = self.out_ports.iter_mut().find(|port| port.channel == channel) {
             if port.cut {
-                for (_, input) in freed.resend.into_iter().chain(freed.returned) {
-                    self.output_acked(now, input);
+                for (run, inputs) in freed.resend.into_iter().chain(freed.returned) {
+                    self.outputs_acked(now, run.len(), inputs);
                 }
             } else {
                 port.push_again(freed.returned, Turn::Returned);
@@ -184,17 +215,16 @@ impl Task {
         }
     }
 
-    fn output_acked(&mut self, now: Time, input: u64) {
-        if let Some(entry) = self.ledger.get_mut(input) {
-            entry.unacked = entry.unacked.saturating_sub(1);
-        }
+    fn outputs_acked(&mut self, now: Time, items: u64, inputs: Inputs) {
+        let (waiting, each) = inputs.of(items);
+        self.ledger.change(waiting.clone(), |_, entry| {
+            entry.unacked = entry.unacked.saturating_sub(each);
+        });
         #[cfg(any(test, feature = "planted-bugs"))]
-        if self.has_bug(Bug::AckedAfterFirstChild)
-            && let Some(entry) = self.ledger.get_mut(input)
-        {
-            entry.unacked = 0;
+        if self.has_bug(Bug::AckedAfterFirstChild) {
+            self.ledger.change(waiting.clone(), |_, entry| entry.unacked = 0);
         }
-        self.check(now, input);
+        self.check(now, waiting);
     }
 
     /// The link is lost: what was not acked goes elsewhere.
@@ -213,10 +243,10 @@ impl Task {
         let mut resend = link.sender.drain();
         #[cfg(any(test, feature = "planted-bugs"))]
         if self.has_bug(Bug::ForgottenUnacked) {
-            resend.pop();
+            forget_last(&mut resend);
         }
         if mark {
-            resend.iter_mut().for_each(|(item, _)| item.marked = true);
+            resend.iter_mut().for_each(|(run, _)| run.marked = true);
         }
         self.freed(now, key.channel, Freed { resend, ..Freed::default() });
     }
@@ -234,23 +264,26 @@ impl Task {
         }
         self.cut.insert(channel);
         let queue = std::mem::take(&mut port.queue);
-        port.queued_bytes = 0;
-        let mut dropped: Vec<(u64, bool)> =
-            queue.into_iter().map(|q| (q.input, q.turn == Turn::First)).collect();
+        (port.queued_items, port.queued_bytes) = (0, 0);
+        let queued = queue.into_iter();
+        let mut dropped: Vec<(u64, Inputs, bool)> =
+            queued.map(|q| (q.run.len(), q.inputs, q.turn == Turn::First)).collect();
         for (key, link) in &mut port.links {
-            dropped.extend(link.sender.drain().into_iter().map(|(_, input)| (input, false)));
+            let sent = link.sender.drain().into_iter();
+            dropped.extend(sent.map(|(run, inputs)| (run.len(), inputs, false)));
             // What the other end still says of these items has no meaning any more.
             if let Some(conn) = link.wire.conn() {
                 self.effects.push_back(super::Effect::HangUp(*key, conn));
             }
             link.wire.close();
         }
-        for (input, first) in dropped {
-            self.stats.cut += 1;
-            if let (true, Some(entry)) = (first, self.ledger.get_mut(input)) {
-                entry.unsent -= 1;
+        for (items, inputs, first) in dropped {
+            self.stats.cut += items;
+            let (waiting, each) = inputs.of(items);
+            if first {
+                self.ledger.change(waiting, |_, entry| entry.unsent -= each);
             }
-            self.output_acked(now, input);
+            self.outputs_acked(now, items, inputs);
         }
         self.effects.push_back(super::Effect::Report);
         if self.cut_off() {
@@ -287,9 +320,19 @@ impl Task {
     }
 
     /// Items and bytes that wait for credit.
-    pub(super) fn queued(&self) -> (usize, u64) {
+    pub(super) fn queued(&self) -> (u64, u64) {
         self.out_ports
             .iter()
-            .fold((0, 0), |(items, bytes), p| (items + p.queue.len(), bytes + p.queued_bytes))
+            .fold((0, 0), |(items, bytes), p| (items + p.queued_items, bytes + p.queued_bytes))
+    }
+}
+
+#[cfg(any(test, feature = "planted-bugs"))]
+fn forget_last(runs: &mut Vec<(Run, Inputs)>) {
+    if let Some((mut run, inputs)) = runs.pop()
+        && run.len() > 1
+    {
+        let _forgotten = run.split_off(run.len() - 1);
+        runs.push((run, inputs));
     }
 }

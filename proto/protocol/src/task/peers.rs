@@ -304,7 +304,7 @@ impl Task {
                 return Err(Violation::Unexpected("a receiver's frame from a sender"));
             };
             let first = link.receiver.on_items(&items, self.ledger.next())?;
-            let count = items.batch.len() as u64;
+            let count = items.count();
             self.credit.changed = true;
             for (source, watermark) in items.watermarks {
                 self.raise_watermark(now, source, watermark);
@@ -326,7 +326,8 @@ impl Task {
             #[cfg(any(test, feature = "planted-bugs"))]
             Frame::Return(returned) if returned_is_acked => {
                 let mut freed = link.sender.on_return(&returned)?;
-                freed.acked.extend(freed.returned.drain(..).map(|(_, input)| input));
+                let returned = freed.returned.drain(..);
+                freed.acked.extend(returned.map(|(run, inputs)| (run.len(), inputs)));
                 freed
             }
             Frame::Return(returned) => link.sender.on_return(&returned)?,

@@ -32,8 +32,8 @@ impl Task {
         TaskStats {
             busy,
             queued,
-            waiting_for_credit: queued_out as u64,
-            unacked: senders().map(|s| s.unacked() as u64).sum(),
+            waiting_for_credit: queued_out,
+            unacked: senders().map(|s| s.unacked()).sum(),
             retained_bytes: queued_bytes + senders().map(|s| s.retained_bytes()).sum::<u64>(),
             links: self.links().0,
             ..self.stats.clone()

@@ -1,8 +1,9 @@
 //! A source's side of a task: it admits roots while its window and its output queue have room.
 
 use crate::control::SourceReport;
-use crate::item::{Body, Item};
 use crate::lineage::Lineage;
+use crate::link::Inputs;
+use crate::run::{Content, Run};
 use crate::time::Time;
 use crate::window::Window;
 
@@ -45,7 +46,7 @@ impl Task {
             return;
         }
         let (queued, bytes) = self.queued();
-        let items = self.limits.batch_items.saturating_sub(queued).min(window.room() as usize);
+        let items = self.limits.batch_items.saturating_sub(queued).min(window.room());
         if items > 0 && bytes < self.limits.batch_bytes {
             self.source.pulling = true;
             let bytes = self.limits.batch_bytes - bytes;
@@ -55,35 +56,47 @@ impl Task {
 
     /// The answer to [`Effect::Pull`]: some roots (never more than were asked for), and whether there
     /// are no more.
-    pub fn roots(&mut self, now: Time, roots: Vec<Body>, exhausted: bool) {
+    pub fn roots(&mut self, now: Time, roots: Vec<Content>, exhausted: bool) {
         self.source.pulling = false;
         if self.draining && !roots.is_empty() {
             // Whoever takes its place makes them again.
             return;
         }
-        for body in roots {
+        for content in roots {
             let Some(window) = &mut self.window else { return };
             if window.exhausted().is_some() {
                 break;
             }
-            let root = window.admit();
-            let lineage = Lineage::root(self.id.stage, root);
-            let marked = self.source.marks_below.is_some_and(|end| root < end);
-            let entry = Input::new(Origin::Root(root), lineage.clone(), marked);
-            let input = self.ledger.push(entry);
-            self.stats.received += 1;
-            self.stats.started += 1;
-            if let Body::Error(error) = &body {
-                *self.stats.errors.entry(error.kind).or_default() += 1;
+            let count = content.len();
+            let root = window.admit(count);
+            // Those that its predecessor may have admitted are marked.
+            let marks = self.source.marks_below.unwrap_or(0).saturating_sub(root).min(count);
+            if marks > 0 {
+                self.admit_roots(now, root, content.slice(0..marks), true);
             }
-            self.send_on(Item::new(lineage, body), input);
-            self.complete(now, input);
+            if marks < count {
+                self.admit_roots(now, root + marks, content.slice(marks..count), false);
+            }
         }
         if exhausted && let Some(window) = &mut self.window {
             window.exhaust();
         }
         self.announce(now);
         self.settle_down(now);
+    }
+
+    fn admit_roots(&mut self, now: Time, root: u64, content: Content, marked: bool) {
+        let lineage = Lineage::root(self.id.stage, root);
+        let count = content.len();
+        let entry = Input::new(Origin::Root(root), lineage.clone(), count, marked);
+        let input = self.ledger.push(entry);
+        self.stats.received += count;
+        self.stats.started += count;
+        if let Content::Error(error) = &content {
+            self.count_error(error);
+        }
+        self.send_on(Run { lineage, content, marked }, Inputs::Each(input));
+        self.complete(now, input..input + count);
     }
 
     /// The oldest roots may have been acked.

@@ -1,0 +1,457 @@
+//! Items that travel together.
+//!
+//! Most items come and go in crowds: roots one after the other, each a small value, all treated alike.
+//! A [`Run`] is such a crowd with what its items share written once: one identity that counts on, one
+//! blob of contents with the places where it is cut. What a task does with a run costs the same for one
+//! item as for hundreds, so queues, ledgers and links hold runs, and cut one only where the fates of its
+//! items part. An item that nothing can be shared with is a run of one.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::item::{Body, Encoding, ITEM_OVERHEAD, Item, ItemError};
+use crate::lineage::Lineage;
+
+/// At least one item; each but the first has the lineage that [follows](Lineage::after) the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// The identity of the first.
+    pub lineage: Lineage,
+    /// What they carry.
+    pub content: Content,
+    /// They, or what they were made of, were unacked when a process died: see [`crate::suspect`].
+    pub marked: bool,
+}
+
+/// The contents of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Payloads, at least one.
+    Values(Encoding, Packed),
+    /// A failure, which passes later stages untouched: a run of one.
+    Error(Box<ItemError>),
+    /// The end of an expansion that went well: a run of one.
+    End,
+}
+
+impl Content {
+    /// How many items it is of.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Values(_, values) => values.len(),
+            _ => 1,
+        }
+    }
+
+    /// Never: there is always an item.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// What each item counts for: see [`Item::size`].
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
+        let alike = |length| Sizes { lengths: Lengths::Alike { length, count: 1 } };
+        match self {
+            Self::Values(_, values) => Sizes { lengths: values.lengths.clone() },
+            Self::Error(error) => alike(error.size()),
+            Self::End => alike(0),
+        }
+    }
+
+    /// The content of one item.
+    #[must_use]
+    pub fn body(&self, place: u64) -> Body {
+        match self {
+            Self::Values(encoding, values) => Body::Value(*encoding, values.get(place)),
+            Self::Error(error) => Body::Error(error.clone()),
+            Self::End => Body::End,
+        }
+    }
+
+    /// Those of some of the items.
+    #[must_use]
+    pub fn slice(&self, places: Range<u64>) -> Self {
+        match self {
+            Self::Values(encoding, values) => Self::Values(*encoding, values.slice(places)),
+            other => other.clone(),
+        }
+    }
+}
+
+impl From<Body> for Content {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Value(encoding, bytes) => Self::Values(encoding, bytes.into()),
+            Body::Error(error) => Self::Error(error),
+            Body::End => Self::End,
+        }
+    }
+}
+
+impl From<Item> for Run {
+    fn from(item: Item) -> Self {
+        Self { lineage: item.lineage, content: item.body.into(), marked: item.marked }
+    }
+}
+
+impl Run {
+    /// A run without a mark.
+    #[must_use]
+    pub const fn new(lineage: Lineage, content: Content) -> Self {
+        Self { lineage, content, marked: false }
+    }
+
+    /// How many items.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.content.len()
+    }
+
+    /// Never: there is always an item.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The bytes that they count for, in all.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match &self.content {
+            Content::Values(_, values) => {
+                values.blob.len() as u64 + values.len().saturating_mul(ITEM_OVERHEAD)
+            }
+            other => other.sizes().total(),
+        }
+    }
+
+    /// How many, from the first on, count for no more than so many bytes.
+    #[must_use]
+    pub fn fitting(&self, bytes: u64) -> u64 {
+        if self.size() <= bytes { self.len() } else { self.content.sizes().fitting(bytes) }
+    }
+
+    /// Some of the items.
+    #[must_use]
+    pub fn slice(&self, places: Range<u64>) -> Self {
+        if places == (0..self.len()) {
+            return self.clone();
+        }
+        Self {
+            lineage: self.lineage.after(places.start),
+            content: self.content.slice(places),
+            marked: self.marked,
+        }
+    }
+
+    /// Keeps the first items, and answers the rest. There must be some of both.
+    #[must_use]
+    pub fn split_off(&mut self, at: u64) -> Self {
+        let rest = self.slice(at..self.len());
+        self.content = self.content.slice(0..at);
+        rest
+    }
+
+    /// Gives the memory of a larger blob free, if little of it is left.
+    pub(crate) fn compact(&mut self) {
+        if let Content::Values(_, values) = &mut self.content {
+            values.compact();
+        }
+    }
+
+    /// The items one by one.
+    pub fn items(&self) -> impl Iterator<Item = Item> + '_ {
+        (0..self.len()).map(|place| Item {
+            lineage: self.lineage.after(place),
+            body: self.content.body(place),
+            marked: self.marked,
+        })
+    }
+
+    /// Whether there are values in it: markers are no items to people.
+    pub(crate) const fn counts(&self) -> bool {
+        !matches!(self.content, Content::End)
+    }
+}
+
+/// Payloads behind each other in one blob.
+#[derive(Clone)]
+pub struct Packed {
+    /// Just these payloads.
+    blob: Bytes,
+    lengths: Lengths,
+    /// The size of the blob that this one is a part of, and keeps in memory.
+    of: usize,
+}
+
+/// Where a blob is cut.
+#[derive(Clone, Debug)]
+enum Lengths {
+    Alike {
+        length: u64,
+        count: u64,
+    },
+    /// The places `from..to` of a column of ends, counted from `start`.
+    Each {
+        ends: Arc<[u32]>,
+        from: usize,
+        to: usize,
+    },
+}
+
+impl Lengths {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Alike { count, .. } => *count,
+            Self::Each { from, to, .. } => (to - from) as u64,
+        }
+    }
+
+    /// The bytes of the first so many.
+    fn sum(&self, count: u64) -> u64 {
+        match self {
+            Self::Alike { length, .. } => length.saturating_mul(count),
+            Self::Each { ends, from, .. } => {
+                let end = |place: usize| place.checked_sub(1).map_or(0, |i| u64::from(ends[i]));
+                end(from + count as usize) - end(*from)
+            }
+        }
+    }
+
+    fn slice(&self, places: Range<u64>) -> Self {
+        match self {
+            Self::Alike { length, .. } => {
+                Self::Alike { length: *length, count: places.end - places.start }
+            }
+            Self::Each { ends, from, .. } => Self::Each {
+                ends: ends.clone(),
+                from: from + places.start as usize,
+                to: from + places.end as usize,
+            },
+        }
+    }
+}
+
+impl From<Bytes> for Packed {
+    fn from(blob: Bytes) -> Self {
+        let (length, of) = (blob.len() as u64, blob.len());
+        Self { blob, lengths: Lengths::Alike { length, count: 1 }, of }
+    }
+}
+
+impl Packed {
+    /// Payloads of one length. None if the blob is not so many of them, or there is none.
+    #[must_use]
+    pub fn alike(blob: Bytes, length: u64, count: u64) -> Option<Self> {
+        let fits = count > 0 && length.checked_mul(count) == Some(blob.len() as u64);
+        let of = blob.len();
+        fits.then_some(Self { blob, lengths: Lengths::Alike { length, count }, of })
+    }
+
+    /// Payloads that end at these places of the blob. None if the ends do not ascend to the blob's, or
+    /// there is none.
+    #[must_use]
+    pub fn cut(blob: Bytes, ends: Vec<u32>) -> Option<Self> {
+        let last = ends.last().map(|end| *end as usize);
+        let of = blob.len();
+        let fits = last == Some(of) && ends.is_sorted();
+        let (ends, to): (Arc<[u32]>, _) = (ends.into(), 0);
+        let lengths = Lengths::Each { from: to, to: ends.len(), ends };
+        fits.then_some(Self { blob, lengths, of })
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.lengths.len()
+    }
+
+    /// Never: there is always one.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// One of them; it shares the blob.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn get(&self, place: u64) -> Bytes {
+        let (start, end) = (self.lengths.sum(place), self.lengths.sum(place + 1));
+        self.blob.slice(start as usize..end as usize)
+    }
+
+    /// All behind each other.
+    #[must_use]
+    pub const fn blob(&self) -> &Bytes {
+        &self.blob
+    }
+
+    /// The length of all, if that is known to be one.
+    #[must_use]
+    pub const fn length(&self) -> Option<u64> {
+        match &self.lengths {
+            Lengths::Alike { length, .. } => Some(*length),
+            Lengths::Each { .. } => None,
+        }
+    }
+
+    /// The length of each.
+    pub fn lengths(&self) -> impl Iterator<Item = u64> + '_ {
+        let mut before = 0;
+        (1..=self.len()).map(move |count| {
+            let sum = self.lengths.sum(count);
+            sum - std::mem::replace(&mut before, sum)
+        })
+    }
+
+    /// Some of them.
+    #[must_use]
+    pub fn slice(&self, places: Range<u64>) -> Self {
+        let (start, end) = (self.lengths.sum(places.start), self.lengths.sum(places.end));
+        Self {
+            blob: self.blob.slice(start as usize..end as usize),
+            lengths: self.lengths.slice(places),
+            of: self.of,
+        }
+    }
+
+    /// Gives the memory of a larger blob free, if little of it is left.
+    pub(crate) fn compact(&mut self) {
+        if self.blob.len() < self.of / 4 {
+            self.blob = Bytes::copy_from_slice(&self.blob);
+            self.of = self.blob.len();
+        }
+    }
+}
+
+impl PartialEq for Packed {
+    fn eq(&self, other: &Self) -> bool {
+        self.blob == other.blob && self.lengths().eq(other.lengths())
+    }
+}
+
+impl Eq for Packed {}
+
+impl Hash for Packed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.blob.hash(state);
+        self.lengths().for_each(|length| length.hash(state));
+    }
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries((0..self.len()).map(|place| self.get(place))).finish()
+    }
+}
+
+/// What each item of a run counts for, without its content.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    lengths: Lengths,
+}
+
+impl Sizes {
+    /// How many items.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.lengths.len()
+    }
+
+    /// In all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.first(self.count())
+    }
+
+    /// Of the first so many.
+    #[must_use]
+    pub fn first(&self, count: u64) -> u64 {
+        self.lengths.sum(count).saturating_add(count.saturating_mul(ITEM_OVERHEAD))
+    }
+
+    /// How many, from the first on, are no more than so many bytes.
+    #[must_use]
+    pub fn fitting(&self, bytes: u64) -> u64 {
+        let (mut fit, mut above) = (0, self.count() + 1);
+        while above - fit > 1 {
+            let middle = fit + (above - fit) / 2;
+            if self.first(middle) <= bytes { fit = middle } else { above = middle }
+        }
+        fit
+    }
+
+    /// Keeps the first, and answers the rest.
+    #[must_use]
+    pub(crate) fn split_off(&mut self, at: u64) -> Self {
+        let rest = self.lengths.slice(at..self.count());
+        self.lengths = self.lengths.slice(0..at);
+        Self { lengths: rest }
+    }
+}
+
+impl Hash for Sizes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (1..=self.count()).for_each(|count| self.first(count).hash(state));
+    }
+}
+
+/// Packs payloads. Small ones are copied behind each other; a large one stays as it is, in a blob of its
+/// own.
+#[derive(Debug)]
+pub struct Packer {
+    blob: BytesMut,
+    ends: Vec<u32>,
+}
+
+/// A payload above this is not copied to be packed: a run of its own costs less.
+const LARGE: usize = 4 << 10;
+/// No blob is larger.
+const FULL: usize = 64 << 10;
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Packer {
+    /// Nothing packed yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { blob: BytesMut::new(), ends: Vec::new() }
+    }
+
+    /// Adds a payload behind the others. False if it wants a blob of its own, or this one is full.
+    #[must_use]
+    pub fn push(&mut self, payload: &[u8]) -> bool {
+        let end = self.blob.len() + payload.len();
+        if payload.len() > LARGE || (end > FULL && !self.ends.is_empty()) {
+            return false;
+        }
+        self.blob.put_slice(payload);
+        // At most `FULL` and `LARGE`.
+        self.ends.push(end as u32);
+        true
+    }
+
+    /// What has been packed, if anything; the next blob begins.
+    #[must_use]
+    pub fn take(&mut self) -> Option<Packed> {
+        let ends = std::mem::take(&mut self.ends);
+        let blob = self.blob.split().freeze();
+        let (first, count) = (*ends.first()?, ends.len());
+        let alike = ends.iter().zip(1_u64..).all(|(end, n)| u64::from(*end) == u64::from(first) * n);
+        if alike {
+            return Packed::alike(blob, first.into(), count as u64);
+        }
+        Packed::cut(blob, ends)
+    }
+}
