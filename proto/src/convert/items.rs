@@ -147,19 +147,15 @@ fn cut(blob: Bytes, length: u64, each: Vec<u64>) -> Result<Option<Packed>, Decod
     if blob.len() > MAX_BLOB {
         return Err(limit("blob", MAX_BLOB, blob.len()));
     }
-    if length > 0 {
+    if let Some(count) = (blob.len() as u64).checked_div(length) {
         if !each.is_empty() {
             return Err(both("length"));
         }
-        let count = blob.len() as u64 / length;
         if count > MAX_BATCH as u64 {
             return Err(limit("length", MAX_BATCH, count as usize));
         }
-        let contents = Packed::alike(blob, length, count);
-        return match contents {
-            Some(_) => Ok(contents),
-            None => Err(DecodeError::invalid("length", "does not divide the blob")),
-        };
+        let contents = Packed::alike(blob, length, count).map(Some);
+        return contents.ok_or_else(|| DecodeError::invalid("length", "does not divide the blob"));
     }
     let wrong = || DecodeError::invalid("lengths", "do not add up to the blob");
     let sum = each.iter().try_fold(0_u64, |sum, &n| sum.checked_add(n));
