@@ -304,11 +304,15 @@ impl Packed {
 
     /// The length of each.
     pub fn lengths(&self) -> impl Iterator<Item = u64> + '_ {
-        let mut before = 0;
-        (1..=self.len()).map(move |count| {
-            let sum = self.lengths.sum(count);
-            sum - std::mem::replace(&mut before, sum)
-        })
+        let (alike, ends, mut before) = match &self.lengths {
+            Lengths::Alike { length, count } => ((*length, *count as usize), &[][..], 0),
+            Lengths::Each { ends, from, to } => {
+                let before = from.checked_sub(1).map_or(0, |place| ends[place]);
+                ((0, 0), &ends[*from..*to], before)
+            }
+        };
+        let each = ends.iter().map(move |end| u64::from(end - std::mem::replace(&mut before, *end)));
+        std::iter::repeat_n(alike.0, alike.1).chain(each)
     }
 
     /// Some of them.
