@@ -169,7 +169,8 @@ impl Task {
             return self.enqueue(input..input + count, run.content);
         }
         for place in 0..count {
-            let (lineage, content) = (run.lineage.after(place), run.content.slice(place..place + 1));
+            let (lineage, content) =
+                (run.lineage.after(place), run.content.slice(place..place + 1));
             self.apply_one(now, input + place, &lineage, content);
         }
     }
@@ -411,7 +412,9 @@ impl Task {
                 inputs.clone().for_each(|input| self.unmark(input));
             }
             match kept {
-                Some(content) => self.send_on(Run { lineage, content, marked }, Inputs::Each(start)),
+                Some(content) => {
+                    self.send_on(Run { lineage, content, marked }, Inputs::Each(start))
+                }
                 None => self.made_nothing(inputs.end - inputs.start),
             }
             self.complete(now, inputs);
