@@ -376,7 +376,7 @@ impl Task {
     /// A map is done with inputs that came one after the other: each made one output. Of those that are
     /// not in process any more nothing is heard.
     pub fn finish_each(&mut self, now: Time, first: u64, encoding: Encoding, outputs: &Packed) {
-        let mut rest = first..first + outputs.len();
+        let mut rest = first..first.saturating_add(outputs.len());
         while let Some((start, entry)) = self.ledger.part(&rest) {
             let inputs = start..start + entry.count;
             rest.start = inputs.end;
