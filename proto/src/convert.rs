@@ -24,7 +24,8 @@ pub use error::{DecodeError, Problem};
 /// A type of the pure protocol that travels as a message.
 ///
 /// For every value, `T::decode(value.encode())` gives the value back, except that durations are
-/// rounded up to whole microseconds, at most `u64::MAX` of them.
+/// rounded up to whole microseconds, at most `u64::MAX` of them, and that the items of a batch come
+/// back in as few runs as can be.
 pub trait Wire: Sized {
     /// The message that it travels as.
     type Proto: prost::Message + Default;

@@ -18,10 +18,10 @@ fn good() -> v1::Items {
 
 #[test]
 fn a_batch_whose_columns_disagree_is_refused() {
-    assert_eq!(Items::decode(good()).unwrap().batch.len(), 3);
+    assert_eq!(Items::decode(good()).unwrap().count(), 3);
 
     type Break = fn(&mut v1::Items);
-    let cases: [(&str, Break); 22] = [
+    let cases: [(&str, Break); 26] = [
         ("length", |p| p.length = 4),
         ("length", |p| p.length = u64::MAX),
         ("length", |p| p.blob = Bytes::new()),
@@ -36,6 +36,7 @@ fn a_batch_whose_columns_disagree_is_refused() {
         ("kinds[1]", |p| p.kinds = vec![0, -1, 0]),
         ("sources", |p| p.sources = vec![1, 2, 3, 4]),
         ("source", |p| (p.source, p.sources) = (1, vec![1, 2, 3])),
+        ("source", |p| (p.source, p.sources) = (1, vec![1, 1, 1])),
         ("root_deltas", |p| p.root_deltas = vec![1, 2, 3]),
         ("root_delta", |p| (p.root_delta, p.root_deltas) = (Some(1), vec![1, 2])),
         ("steps", |p| p.steps = vec![0, 1, 0]),
@@ -44,6 +45,9 @@ fn a_batch_whose_columns_disagree_is_refused() {
         ("steps[4]", |p| p.steps = vec![0, 1, 0, 1, 1, 1 << 32]),
         ("step_counts", |p| p.step_counts = vec![1, 0]),
         ("step_counts", |p| (p.steps, p.step_counts) = (vec![0, 1], vec![1, 1, 0])),
+        ("marked", |p| (p.marked, p.marks) = (true, vec![1])),
+        ("marks", |p| p.marks = vec![1, 1]),
+        ("marks", |p| p.marks = vec![0, 3]),
     ];
     for (i, (field, breaks)) in cases.into_iter().enumerate() {
         let mut items = good();
@@ -77,7 +81,7 @@ fn a_batch_above_a_limit_is_refused() {
     let blob = |n| Bytes::from(vec![0; n]);
 
     let most = v1::Items { blob: blob(MAX_BATCH), length: 1, ..v1::Items::default() };
-    assert_eq!(Items::decode(most).unwrap().batch.len(), MAX_BATCH);
+    assert_eq!(Items::decode(most).unwrap().count(), MAX_BATCH as u64);
     let many = v1::Items { blob: blob(MAX_BATCH + 1), length: 1, ..v1::Items::default() };
     assert_eq!(limit(many), ("length".to_owned(), MAX_BATCH, MAX_BATCH + 1));
     let empty = v1::Items { lengths: vec![0; MAX_BATCH + 1], ..v1::Items::default() };

@@ -67,8 +67,10 @@ fn any_columns() -> impl Strategy<Value = v1::Items> {
     let kinds = (-1..5_i32, vec(-1..5_i32, 0..4));
     let roots = (values::number(), prop::option::of(any::<i64>()), vec(any::<i64>(), 0..3));
     let steps = (few(), vec(0..3_u32, 0..4));
-    (lengths, kinds, (0..2_u32, vec(any::<u32>(), 0..4)), roots, steps).prop_map(
-        |((blob, length, lengths), (kind, kinds), (source, sources), roots, steps)| v1::Items {
+    let marks = (any::<bool>(), prop_oneof![4 => Just(vec![]), 1 => vec(0..4_u32, 0..4)]);
+    let rest = (steps, marks);
+    (lengths, kinds, (0..2_u32, vec(any::<u32>(), 0..4)), roots, rest).prop_map(
+        |((blob, length, lengths), (kind, kinds), (source, sources), roots, rest)| v1::Items {
             blob: blob.into(),
             length,
             lengths,
@@ -79,8 +81,10 @@ fn any_columns() -> impl Strategy<Value = v1::Items> {
             first_root: roots.0,
             root_delta: roots.1,
             root_deltas: roots.2,
-            steps: steps.0,
-            step_counts: steps.1,
+            steps: rest.0.0,
+            step_counts: rest.0.1,
+            marked: rest.1.0,
+            marks: rest.1.1,
             ..v1::Items::default()
         },
     )

@@ -92,7 +92,7 @@ fn mixed_batch() -> impl Strategy<Value = Vec<Item>> {
     vec(item.prop_map(|(lineage, body, marked)| Item { lineage, body, marked }), 0..12)
 }
 
-/// Alike in all but the root, as a source or an expansion sends it.
+/// Alike in all but the root, or an output's number, as a source or an expansion sends it.
 fn even_batch() -> impl Strategy<Value = Vec<Item>> {
     let steps = prop_oneof![Just(vec![]), vec(step(), 0..3)];
     (
@@ -101,24 +101,86 @@ fn even_batch() -> impl Strategy<Value = Vec<Item>> {
         number(),
         prop_oneof![Just(1), 0..3_u64, number()],
         steps,
-        (body(), any::<bool>()),
+        (body(), any::<bool>(), any::<bool>()),
     )
-        .prop_map(|(count, source, first, delta, steps, (body, marked))| {
-            let mut root = first;
+        .prop_map(|(count, source, first, delta, steps, (body, marked, expanded))| {
+            let mut number = first;
             let mut next = || {
-                let this = root;
-                root = root.wrapping_add(delta);
+                let this = number;
+                number = number.wrapping_add(delta);
                 this
             };
-            let lineage = |root| Lineage { source, root, steps: steps.clone() };
-            (0..count)
-                .map(|_| Item { lineage: lineage(next()), body: body.clone(), marked })
-                .collect()
+            let mut lineage = || match expanded {
+                true => {
+                    Lineage { source, root: 7, steps: steps.clone() }.with(Step::Output(next()))
+                }
+                false => Lineage { source, root: next(), steps: steps.clone() },
+            };
+            (0..count).map(|_| Item { lineage: lineage(), body: body.clone(), marked }).collect()
         })
 }
 
+/// Payloads of one length, written as such or not, or of several.
+fn packed() -> impl Strategy<Value = Packed> {
+    let alike = (0..4_u64, 1..9_u64).prop_map(|(length, count)| {
+        let blob = Bytes::from(vec![7; (length * count) as usize]);
+        Packed::alike(blob, length, count).unwrap()
+    });
+    let cut = vec(vec(any::<u8>(), 0..3), 1..9).prop_map(|payloads| {
+        let ends = payloads.iter().scan(0, |end, payload| {
+            *end += payload.len() as u32;
+            Some(*end)
+        });
+        Packed::cut(payloads.concat().into(), ends.collect()).unwrap()
+    });
+    let part = |values: Packed, a: prop::sample::Index, b: prop::sample::Index| {
+        let start = a.index(values.len() as usize) as u64;
+        values.slice(start..start + 1 + b.index((values.len() - start) as usize) as u64)
+    };
+    let at = any::<prop::sample::Index>;
+    (prop_oneof![alike, cut], at(), at()).prop_map(move |(values, a, b)| part(values, a, b))
+}
+
+/// Several items, if they can be.
+pub(super) fn run() -> impl Strategy<Value = Run> {
+    let encoding = prop::sample::select(vec![Encoding::MessagePack, Encoding::Raw]);
+    let values =
+        (encoding, packed()).prop_map(|(encoding, values)| Content::Values(encoding, values));
+    let content = prop_oneof![4 => values, 1 => body().prop_map(Content::from)];
+    (lineage(), content, any::<bool>()).prop_map(|(lineage, content, marked)| {
+        // No lineage follows an end, nor the largest number.
+        let room = lineage.place().map_or(1, |place| (u64::MAX - place).saturating_add(1));
+        Run { content: content.slice(0..content.len().min(room)), lineage, marked }
+    })
+}
+
+/// Runs of any length, some of which go on where the one before ends.
+fn runs() -> impl Strategy<Value = Vec<Run>> {
+    vec((run(), any::<bool>(), any::<bool>()), 0..8).prop_map(|runs| {
+        let mut batch: Vec<Run> = Vec::new();
+        for (mut run, goes_on, is_like) in runs {
+            if let Some(before) = batch.last().filter(|_| goes_on) {
+                let next = before.lineage.after(before.len());
+                let fits = next.place().is_some_and(|place| place.checked_add(run.len()).is_some());
+                if fits {
+                    run.lineage = next;
+                }
+                if let (Content::Values(own, _), Content::Values(encoding, _), true) =
+                    (&mut run.content, &before.content, is_like)
+                {
+                    (*own, run.marked) = (*encoding, before.marked);
+                }
+            }
+            batch.push(run);
+        }
+        batch
+    })
+}
+
 pub(super) fn items() -> impl Strategy<Value = Items> {
-    (prop_oneof![mixed_batch(), even_batch()], number(), number(), roots()).prop_map(
+    let single = prop_oneof![mixed_batch(), even_batch()];
+    let single = single.prop_map(|items| items.into_iter().map(Run::from).collect());
+    (prop_oneof![single, runs()], number(), number(), roots()).prop_map(
         |(batch, backlog, forfeited, watermarks)| Items { batch, backlog, forfeited, watermarks },
     )
 }
