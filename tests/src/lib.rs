@@ -1,5 +1,6 @@
 //! What the tests of Stageline share.
 
+pub mod bench;
 pub mod chaos;
 pub mod cluster;
 pub mod exact;

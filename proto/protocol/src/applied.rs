@@ -244,10 +244,7 @@ mod tests {
     }
 
     fn lineages() -> impl Strategy<Value = Lineage> {
-        let step = prop_oneof![
-            (0u64..3).prop_map(Step::Output),
-            (0u32..2).prop_map(Step::Branch),
-        ];
+        let step = prop_oneof![(0u64..3).prop_map(Step::Output), (0u32..2).prop_map(Step::Branch),];
         (0u64..4, prop::collection::vec(step, 0..3)).prop_map(|(n, steps)| Lineage {
             source: S,
             root: n,

@@ -64,7 +64,9 @@ impl Lineage {
     #[must_use]
     pub fn is_before(&self, next: &Self) -> bool {
         match self.place().zip(next.place()) {
-            Some((own, other)) => own.checked_add(1) == Some(other) && self.family() == next.family(),
+            Some((own, other)) => {
+                own.checked_add(1) == Some(other) && self.family() == next.family()
+            }
             None => false,
         }
     }

@@ -59,6 +59,9 @@ impl RangeSet {
 
     /// Removes all numbers of a range.
     pub fn remove_range(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
         if let Some((&s, &e)) = self.ranges.range(..range.start).next_back()
             && e > range.start
         {

@@ -452,7 +452,8 @@ impl Packer {
         let ends = std::mem::take(&mut self.ends);
         let blob = self.blob.split().freeze();
         let (first, count) = (*ends.first()?, ends.len());
-        let alike = ends.iter().zip(1_u64..).all(|(end, n)| u64::from(*end) == u64::from(first) * n);
+        let alike =
+            ends.iter().zip(1_u64..).all(|(end, n)| u64::from(*end) == u64::from(first) * n);
         if alike {
             return Packed::alike(blob, first.into(), count as u64);
         }

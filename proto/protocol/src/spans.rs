@@ -103,7 +103,7 @@ impl<T: Span> Spans<T> {
 
     /// The entry of one number, cut free from its neighbours.
     pub fn one(&mut self, number: u64) -> Option<&mut T> {
-        self.part(&(number..number + 1)).map(|(_, span)| span)
+        self.part(&(number..number.saturating_add(1))).map(|(_, span)| span)
     }
 
     /// The first span that has numbers of the range, cut to those of the range: its first number, and

@@ -14,14 +14,15 @@ use libfuzzer_sys::fuzz_target;
 use stageline_protocol::frame::{
     Accept, Ack, Close, CloseReason, Grant, Items, LinkPolicy, Open, Return, Role, Summary,
 };
-use stageline_protocol::item::{Body, Encoding, ErrorKind, Item, ItemError};
+use stageline_protocol::item::{Body, Encoding, ErrorKind, ItemError};
 use stageline_protocol::lineage::{Lineage, Step};
 use stageline_protocol::pipeline::{Carries, Channel, Op as Operator, Pipeline, Site, Stage};
 use stageline_protocol::ranges::{RangeSet, Settled};
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Dials, Effect, Finished, Limits, LinkKey, Plan, Task};
 use stageline_protocol::{
-    ChannelId, ConnId, Epoch, Frame, JobId, StageId, TaskId, Time, VersionRange,
+    ChannelId, ConnId, Content, Epoch, Frame, JobId, Packed, Run, StageId, TaskId, Time,
+    VersionRange,
 };
 
 /// The longest sequence of calls.
@@ -51,7 +52,7 @@ struct Bench {
     runs: Vec<u64>,
     /// Inputs for which the process is being emptied.
     isolating: Vec<u64>,
-    pull: usize,
+    pull: u64,
     /// The newest connection of each link that either side has tried.
     conns: BTreeMap<LinkKey, ConnId>,
     ended: bool,
@@ -135,7 +136,17 @@ impl Bench {
                 self.now = self.now + Duration::from_micros(by);
                 self.task.handle_timeout(self.now);
             }
-            20..=24 => {
+            20 => {
+                let input = self.input(u)?;
+                let outputs = packed(u, 6)?;
+                let inputs = input..input.saturating_add(outputs.len());
+                self.runs.retain(|input| !inputs.contains(input));
+                match u.int_in_range(0..=3)? {
+                    0 => self.task.finish_all(now, inputs, u.arbitrary()?),
+                    _ => self.task.finish_each(now, input, Encoding::Raw, &outputs),
+                }
+            }
+            21..=24 => {
                 let input = self.input(u)?;
                 let finished = finished(u)?;
                 self.task.finish(now, input, finished);
@@ -154,7 +165,12 @@ impl Bench {
             27..=28 => {
                 let count = u.int_in_range(0..=self.pull.min(8))?;
                 self.pull = 0;
-                let roots = (0..count).map(|_| body(u)).collect::<Result<Vec<_>>>()?;
+                let (mut roots, mut left) = (Vec::new(), count);
+                while left > 0 {
+                    let root = content(u, left)?;
+                    left -= root.len();
+                    roots.push(root);
+                }
                 self.task.roots(now, roots, u.ratio(1, 8)?);
             }
             29 => self.task.heard(now),
@@ -201,7 +217,8 @@ impl Bench {
             assert!(turn < 20_000, "it does not come to rest");
             if let Some(effect) = self.task.poll_effect() {
                 match effect {
-                    Effect::Start { input, .. } | Effect::Resume { input } => self.runs.push(input),
+                    Effect::Start { input, run } => self.runs.extend(input..input + run.len()),
+                    Effect::Resume { input } => self.runs.push(input),
                     Effect::Dial(key, open) => drop(self.conns.insert(key, open.conn)),
                     Effect::Pull { items, .. } => self.pull = items,
                     Effect::Abort => self.runs.clear(),
@@ -283,7 +300,7 @@ fn plan(u: &mut Unstructured<'_>) -> Result<Plan> {
 fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
     Ok(match u.int_in_range(0..=15)? {
         0..=5 => Frame::Items(Items {
-            batch: some(u, 6, item)?,
+            batch: some(u, 4, run_of_items)?,
             backlog: number(u)?,
             forfeited: if u.ratio(1, 4)? { number(u)? } else { 0 },
             watermarks: some(u, 2, |u| Ok((StageId(u.int_in_range(0..=3)?), number(u)?)))?,
@@ -309,7 +326,7 @@ fn frame(u: &mut Unstructured<'_>) -> Result<Frame> {
     })
 }
 
-fn item(u: &mut Unstructured<'_>) -> Result<Item> {
+fn run_of_items(u: &mut Unstructured<'_>) -> Result<Run> {
     let steps = some(u, 3, |u| {
         let n = number(u)?;
         Ok(match u.int_in_range(0..=2)? {
@@ -320,7 +337,9 @@ fn item(u: &mut Unstructured<'_>) -> Result<Item> {
     })?;
     let steps = if u.arbitrary()? { steps } else { Vec::new() };
     let lineage = Lineage { source: StageId(0), root: number(u)?, steps };
-    Ok(Item { lineage, body: body(u)?, marked: u.ratio(1, 8)? })
+    // As decoding has it: lineages follow each other.
+    let most = lineage.place().map_or(1, |place| (u64::MAX - place).clamp(1, 6));
+    Ok(Run { content: content(u, most)?, lineage, marked: u.ratio(1, 8)? })
 }
 
 fn body(u: &mut Unstructured<'_>) -> Result<Body> {
@@ -329,6 +348,22 @@ fn body(u: &mut Unstructured<'_>) -> Result<Body> {
         1 => Body::End,
         _ => Body::Value(Encoding::Raw, payload(u)?),
     })
+}
+
+fn content(u: &mut Unstructured<'_>, most: u64) -> Result<Content> {
+    Ok(match body(u)? {
+        Body::Value(encoding, _) => Content::Values(encoding, packed(u, most)?),
+        other => other.into(),
+    })
+}
+
+fn packed(u: &mut Unstructured<'_>, most: u64) -> Result<Packed> {
+    let mut ends = vec![payload(u)?.len() as u32];
+    while (ends.len() as u64) < most && u.arbitrary()? {
+        ends.push(ends[ends.len() - 1] + payload(u)?.len() as u32);
+    }
+    let blob = Bytes::from(vec![0; ends[ends.len() - 1] as usize]);
+    Ok(Packed::cut(blob, ends).expect("ends that ascend to the blob's"))
 }
 
 fn payload(u: &mut Unstructured<'_>) -> Result<Bytes> {

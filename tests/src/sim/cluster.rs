@@ -135,7 +135,7 @@ pub(super) enum Event {
     /// A function goes on with an input.
     Call(Pid, TaskId, u64, Call),
     /// The source has made roots.
-    Pulled(Pid, TaskId, usize, u64),
+    Pulled(Pid, TaskId, u64, u64),
     /// A process opens a session.
     Connect(Pid),
     ToEngine(engine::Event),

@@ -1,8 +1,9 @@
 //! The stages' functions: pure, so that what must come out of them can be computed beforehand.
 
 use bytes::Bytes;
+use stageline_protocol::run::Packer;
 use stageline_protocol::{
-    Body, Encoding, ErrorKind, Item, ItemError, Lineage, StageId, task::Finished,
+    Body, Content, Encoding, ErrorKind, Item, ItemError, Lineage, StageId, task::Finished,
 };
 
 pub(super) const SOURCE: StageId = StageId(0);
@@ -104,4 +105,39 @@ pub(super) fn root_body(seed: u64, number: u64) -> Body {
 /// The bytes that such a body counts for.
 pub(super) fn size_of(body: &Body) -> u64 {
     Item::new(Lineage::root(SOURCE, 0), body.clone()).size()
+}
+
+/// Roots as a source hands them over: packed.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    count: u64,
+    packer: Packer,
+    packed: Vec<Content>,
+}
+
+impl Roots {
+    pub(super) fn push(&mut self, body: Body) {
+        self.count += 1;
+        match &body {
+            Body::Value(Encoding::Raw, bytes) if self.packer.push(bytes) => {}
+            _ => {
+                self.flush();
+                self.packed.push(body.into());
+            }
+        }
+    }
+
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn take(mut self) -> Vec<Content> {
+        self.flush();
+        self.packed
+    }
+
+    fn flush(&mut self) {
+        let packed = self.packer.take();
+        self.packed.extend(packed.map(|values| Content::Values(Encoding::Raw, values)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{Arguments, Write};
 
-use stageline_protocol::{Frame, Time};
+use stageline_protocol::{Frame, Run, Time};
 
 /// One line an event.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl std::fmt::Display for Short<'_> {
             }
             Frame::Items(items) => {
                 f.write_str("Items")?;
-                for item in &items.batch {
+                for item in items.batch.iter().flat_map(Run::items) {
                     write!(f, " {}{}", item.lineage, if item.is_error() { "!" } else { "" })?;
                 }
                 write!(f, " backlog {} forfeited {}", items.backlog, items.forfeited)?;

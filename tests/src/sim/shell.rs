@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use stageline_protocol::control::{ProcessKind, TaskEnd};
+use stageline_protocol::run::Packer;
 use stageline_protocol::task::{Effect, Finished, Task};
-use stageline_protocol::{Body, Encoding, Lineage, TaskId, Time};
+use stageline_protocol::{Body, Encoding, Lineage, Run, TaskId, Time};
 
 use super::Shape;
 use super::cluster::{Cluster, Event};
@@ -19,6 +20,8 @@ use super::node::Running;
 pub(super) enum Call {
     /// It begins with this value.
     Begin(u64),
+    /// It and those that follow began together with these values, and are done together.
+    Burst(Vec<u64>),
     /// It has waited after its first attempt.
     Again,
     /// It goes on: so many outputs are made.
@@ -144,15 +147,7 @@ impl Cluster {
                     self.hang_up(conn, side);
                 }
             }
-            Effect::Start { input, lineage, body } => {
-                let terminal = id.stage == functions::TERMINAL;
-                let call = match functions::decode(&body) {
-                    _ if terminal => Call::Deliver(lineage, body),
-                    Some(value) => Call::Begin(value),
-                    None => return Err(format!("{id}: started {lineage}, which is no value")),
-                };
-                self.call_later(pid, id, input, call);
-            }
+            Effect::Start { input, run } => return self.start(pid, id, input, &run),
             Effect::Resume { input } => {
                 let running = self.nodes[pid].tasks.get_mut(&id);
                 let value = running.and_then(|running| running.backoff.remove(&input));
@@ -174,6 +169,56 @@ impl Cluster {
             Effect::Rejoin { .. } | Effect::Abort | Effect::Report | Effect::End(_) => {}
         }
         Ok(())
+    }
+
+    /// Items get functions, or a consumer: each for itself, or all at once.
+    fn start(&mut self, pid: Pid, id: TaskId, first: u64, run: &Run) -> Result<(), String> {
+        let terminal = id.stage == functions::TERMINAL;
+        let at_once = run.len() > 1 && !terminal && id.stage != EXPAND && self.rng.bool();
+        let mut values = Vec::new();
+        for (input, item) in (first..).zip(run.items()) {
+            let call = match functions::decode(&item.body) {
+                _ if terminal => Call::Deliver(item.lineage, item.body),
+                Some(value) if at_once => {
+                    values.push(value);
+                    continue;
+                }
+                Some(value) => Call::Begin(value),
+                None => return Err(format!("{id}: started {}, which is no value", item.lineage)),
+            };
+            self.call_later(pid, id, input, call);
+        }
+        if at_once {
+            self.call_later(pid, id, first, Call::Burst(values));
+        }
+        Ok(())
+    }
+
+    /// A burst of calls is done: what went well is told together, as far as it stands together.
+    fn burst(&mut self, pid: Pid, id: TaskId, first: u64, values: &[u64], name: &str) {
+        let now = self.now;
+        let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return };
+        let mut packer = (Packer::new(), first);
+        for (input, value) in (first..).zip(values) {
+            let finished = functions::call(id.stage, *value, name);
+            if let Finished::One(Encoding::Raw, bytes) = &finished
+                && packer.0.push(bytes)
+            {
+                continue;
+            }
+            if let Some(outputs) = packer.0.take() {
+                running.task.finish_each(now, packer.1, Encoding::Raw, &outputs);
+            }
+            packer.1 = input + 1;
+            match finished {
+                Finished::Keep => running.task.finish_all(now, input..input + 1, true),
+                Finished::Nothing => running.task.finish_all(now, input..input + 1, false),
+                other => running.task.finish(now, input, other),
+            }
+        }
+        if let Some(outputs) = packer.0.take() {
+            running.task.finish_each(now, packer.1, Encoding::Raw, &outputs);
+        }
     }
 
     /// The process is empty for a suspect.
@@ -207,6 +252,7 @@ impl Cluster {
                 self.call_later(pid, id, input, Call::Again);
             }
             Call::Again => running.task.want_slot(now, input),
+            Call::Burst(values) => self.burst(pid, id, input, &values, &name),
             Call::Begin(value) => self.go_on(pid, id, input, value, 0, &name),
             Call::Made(value, made) => self.go_on(pid, id, input, value, made, &name),
             // It wanted no more, and was told so: what was handed to it is dropped.
@@ -245,16 +291,16 @@ impl Cluster {
         &mut self,
         pid: Pid,
         id: TaskId,
-        items: usize,
+        items: u64,
         bytes: u64,
     ) -> Result<(), String> {
         let Some(running) = self.nodes[pid].tasks.get_mut(&id) else { return Ok(()) };
         let left = self.schedule.roots.saturating_sub(running.next_root);
-        let most = (items as u64).min(left);
+        let most = items.min(left);
         let wanted = if most == 0 { 0 } else { self.rng.u64(1..=most) };
-        let mut roots = Vec::new();
+        let mut roots = functions::Roots::default();
         let mut size = 0;
-        while (roots.len() as u64) < wanted && size < bytes {
+        while roots.count() < wanted && size < bytes {
             let body = functions::root_body(self.seed, running.next_root);
             size += functions::size_of(&body);
             running.next_root += 1;
@@ -262,10 +308,10 @@ impl Cluster {
         }
         // Sometimes a source learns only later that it has no more.
         let exhausted =
-            running.next_root >= self.schedule.roots && (roots.is_empty() || self.rng.bool());
-        let (now, count) = (self.now, roots.len());
+            running.next_root >= self.schedule.roots && (roots.count() == 0 || self.rng.bool());
+        let (now, count) = (self.now, roots.count());
         self.log.note(now, format_args!("{count} roots, exhausted {exhausted}"));
-        running.task.roots(now, roots, exhausted);
+        running.task.roots(now, roots.take(), exhausted);
         let source =
             running.task.report(None).source.ok_or("a source without a source's report")?;
         let admitted = running.task.admitted().unwrap_or(0);

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use stageline_protocol::Frame;
 use stageline_protocol::frame::Open;
 use stageline_protocol::ids::{Epoch, JobId, TaskId};
-use stageline_protocol::item::{Body, Encoding};
+use stageline_protocol::item::Encoding;
+use stageline_protocol::run::{Content, Packed};
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, Limits, LinkKey, Plan, Task};
 use stageline_protocol::time::Time;
@@ -225,19 +226,22 @@ impl World {
         match effect {
             Effect::Dial(key, open) => self.dial(id, key, *open),
             Effect::HangUp(key, conn) => self.close_at(Name::of(id, key.peer, conn), id),
-            Effect::Start { input, lineage, .. } => {
-                if self.is_terminal(id) {
-                    self.given[lineage.root as usize] += 1;
+            Effect::Start { input, run } => {
+                for (input, item) in (input..).zip(run.items()) {
+                    if self.is_terminal(id) {
+                        self.given[item.lineage.root as usize] += 1;
+                    }
+                    self.runs.entry(id).or_default().push((input, item.lineage.root));
                 }
-                self.runs.entry(id).or_default().push((input, lineage.root));
             }
             Effect::Pull { items, .. } => {
-                let count = self.left.min(items as u64);
+                let count = self.left.min(items);
                 self.left -= count;
                 let exhausted = self.left == 0;
-                let body = Body::Value(Encoding::Raw, Bytes::from_static(b"x"));
+                let roots = Packed::alike(Bytes::from(vec![b'x'; count as usize]), 1, count);
+                let roots = roots.map(|roots| Content::Values(Encoding::Raw, roots));
                 if let Some(source) = self.tasks.get_mut(&SOURCE) {
-                    source.open().roots(NOW, vec![body; count as usize], exhausted);
+                    source.open().roots(NOW, roots.into_iter().collect(), exhausted);
                 }
             }
             // Nothing dies of an item here: the coordinator lets everything start, at once.

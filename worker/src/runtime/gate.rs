@@ -84,6 +84,14 @@ impl Gate {
     }
 }
 
+impl Inside {
+    /// Another one who is inside beside this one: brought in, also while somebody waits to be alone.
+    pub(crate) fn another(&self) -> Self {
+        self.gate.inner.state.fetch_add(1, Ordering::AcqRel);
+        Self { gate: self.gate.clone() }
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         let before = self.gate.inner.state.fetch_sub(1, Ordering::AcqRel);

@@ -7,12 +7,13 @@
 //!
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
-//! - `task`: the loop around one machine. `work`: what a task does with an item.
+//! - `task`: the loop around one machine. `work`: what a task does with an item; `burst`: with a run.
 //! - `gate`: what is in process, beside each other or one suspect alone.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
 //!   under gRPC.
 
 mod accept;
+mod burst;
 mod census;
 mod dial;
 mod gate;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use stageline_protocol::control::{TaskEnd, TaskReport};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
 use stageline_protocol::item::shortened;
+use stageline_protocol::run::Run;
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
 use stageline_protocol::{Body, ConnId, Frame, JobId, Lineage, TaskId, Time};
@@ -18,6 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::burst::{self, Bursts};
 use super::census::{Counted, Counters};
 use super::dial::{Dial, Transports};
 use super::gate::{Alone, Gate};
@@ -29,6 +31,10 @@ use crate::sdk::{Payload, TaskContext, blocking_calls};
 
 /// Events handled between two rounds of output, at the most: what forms batches.
 const EVENTS_PER_ROUND: usize = 256;
+
+/// Items that start between two rounds of frames, at the least, if so many can: what comes of them at once
+/// leaves in one frame.
+const STARTS_PER_FRAME: u64 = 256;
 
 /// The way to a task's loop.
 pub(crate) type TaskSender = mpsc::UnboundedSender<Event>;
@@ -48,6 +54,8 @@ pub(crate) enum Event {
     Roots { batch: Vec<Body>, exhausted: bool },
     /// Outputs that an expansion made; `room` is told when it may make more.
     Outputs { input: u64, payloads: Vec<Payload>, room: oneshot::Sender<()> },
+    /// Calls are done, or will go on by themselves.
+    Burst(Box<burst::Done>),
     /// A function is done, or a consumer has taken an item.
     Finished { input: u64, finished: Finished },
     /// A function waits between two attempts.
@@ -127,6 +135,7 @@ impl TaskLoop {
             TaskContext::new(self.job, &self.place.stage, &self.place.worker, cancelled.clone());
         let (pulls, pulled) = mpsc::unbounded_channel();
         let mut running = JoinSet::new();
+        let mut bursts = None;
         let sink = match self.work {
             Work::Source(roots) => {
                 let (place, own) = (self.place.clone(), self.own.clone());
@@ -134,7 +143,13 @@ impl TaskLoop {
                 running.spawn(work::run_source(roots, place, pulled, own));
                 Sink::Source
             }
-            Work::Function(invoker) => Sink::Function(invoker),
+            Work::Function(invoker) => {
+                let (place, gate, own) = (self.place.clone(), self.gate.clone(), self.own.clone());
+                bursts = invoker
+                    .burst()
+                    .map(|burst| Bursts::new(burst, cx.clone(), place, gate, own, self.started));
+                Sink::Function(invoker)
+            }
             Work::Terminal(consumer) => Sink::Terminal(consumer),
         };
         let mut state = State {
@@ -142,6 +157,7 @@ impl TaskLoop {
             job: self.job,
             place: self.place,
             sink,
+            bursts,
             own: self.own,
             node: self.node,
             routes: self.routes,
@@ -179,6 +195,8 @@ struct State {
     job: JobId,
     place: Arc<Place>,
     sink: Sink,
+    /// None if its function is not called by the burst.
+    bursts: Option<Bursts>,
     own: TaskSender,
     node: mpsc::UnboundedSender<NodeEvent>,
     routes: Routes,
@@ -211,6 +229,9 @@ impl State {
     async fn run(&mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let writable = self.writable.clone();
         while self.ended.is_none() {
+            for (input, run) in self.bursts.as_mut().map(Bursts::next_turn).unwrap_or_default() {
+                self.start_run(input, run);
+            }
             self.output();
             while !self.alone.is_empty() && self.park_suspects() {
                 self.output();
@@ -218,17 +239,15 @@ impl State {
             if self.ended.is_some() {
                 break;
             }
+            let left = self.bursts.as_ref().is_some_and(Bursts::are_left);
+            if left {
+                tokio::task::yield_now().await;
+            }
             let timeout = self.task.poll_timeout().map(|at| self.instant(at));
             tokio::select! {
                 event = events.recv() => {
                     let Some(event) = event else { break };
                     self.handle(event);
-                    for _ in 1..EVENTS_PER_ROUND {
-                        match events.try_recv() {
-                            Ok(event) => self.handle(event),
-                            Err(_) => break,
-                        }
-                    }
                 }
                 () = sleep_until(timeout) => self.task.handle_timeout(self.now()),
                 () = writable.notified() => {
@@ -237,6 +256,13 @@ impl State {
                             self.task.unblock(*key);
                         }
                     }
+                }
+                () = std::future::ready(()), if left => {}
+            }
+            for _ in 1..EVENTS_PER_ROUND {
+                match events.try_recv() {
+                    Ok(event) => self.handle(event),
+                    Err(_) => break,
                 }
             }
             while self.running.try_join_next().is_some() {}
@@ -303,6 +329,11 @@ impl State {
                 }
                 self.expansions.push_back((input, room));
             }
+            Event::Burst(done) => {
+                if let Some(bursts) = &mut self.bursts {
+                    bursts.done(&mut self.task, &mut self.running, *done);
+                }
+            }
             Event::Finished { input, finished } => self.task.finish(now, input, finished),
             Event::ReleaseSlot { input } => self.task.release_slot(now, input),
             Event::WantSlot { input, granted } => {
@@ -354,13 +385,33 @@ impl State {
                     Handed::Gone => self.task.on_down(now, key, conn),
                 }
             }
-            let Some(effect) = self.task.poll_effect() else { break };
-            self.apply(effect);
+            if !self.apply_next() {
+                break;
+            }
         }
         while self.task.can_emit() {
             let Some((_, room)) = self.expansions.pop_front() else { break };
             let _dropped = room.send(());
         }
+    }
+
+    /// Applies one effect, or some starts. False if there is none.
+    fn apply_next(&mut self) -> bool {
+        let mut started = 0;
+        while started < STARTS_PER_FRAME {
+            match self.task.poll_effect() {
+                Some(Effect::Start { input, run }) => {
+                    started += run.len();
+                    self.start_run(input, run);
+                }
+                Some(effect) => {
+                    self.apply(effect);
+                    return true;
+                }
+                None => return started > 0,
+            }
+        }
+        true
     }
 
     /// Suspects that wait for room give the process up: what makes room may need it.
@@ -384,11 +435,7 @@ impl State {
                     connection.close();
                 }
             }
-            Effect::Start { input, run } => {
-                for (input, item) in (input..).zip(run.items()) {
-                    self.start(input, item.lineage, item.body);
-                }
-            }
+            Effect::Start { input, run } => self.start_run(input, run),
             Effect::Resume { input } => {
                 if let Some(granted) = self.resuming.remove(&input) {
                     let _dropped = granted.send(());
@@ -431,6 +478,9 @@ impl State {
                     &self.place.worker,
                     self.cancelled.clone(),
                 );
+                if let Some(bursts) = &mut self.bursts {
+                    bursts.abort(self.cx.clone());
+                }
                 self.resuming.clear();
                 self.expansions.clear();
             }
@@ -439,6 +489,16 @@ impl State {
             }
             Effect::Report => self.report(),
             Effect::End(end) => self.ended = Some(end),
+        }
+    }
+
+    fn start_run(&mut self, input: u64, run: Run) {
+        let run = match &mut self.bursts {
+            Some(bursts) => bursts.start(&mut self.task, &mut self.running, input, run),
+            None => Some(run),
+        };
+        for (input, item) in run.iter().flat_map(|run| (input..).zip(run.items())) {
+            self.start(input, item.lineage, item.body);
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
-use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Slot, panic_message};
+use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Rest, Slot, panic_message};
 
 /// Outputs of an expansion that are handed over at a time, at the most.
 const CHUNK: usize = 64;
@@ -89,6 +89,16 @@ impl Place {
             worker: self.worker.clone(),
         })
     }
+
+    /// How a call ended that is no expansion.
+    fn finished(&self, reply: Result<Reply, Fault>) -> Finished {
+        match reply {
+            Ok(Reply::One(output)) => Finished::One(output.encoding, output.bytes),
+            Ok(Reply::Keep) => Finished::Keep,
+            Ok(Reply::Nothing | Reply::Done | Reply::Many(_)) => Finished::Nothing,
+            Err(fault) => Finished::Failed(self.error(fault)),
+        }
+    }
 }
 
 /// Runs the function on one item and sends what comes of it to the task loop.
@@ -123,12 +133,22 @@ async fn call(
 ) -> Option<Finished> {
     slot.enter().await;
     match invoker.invoke(cx, payload, slot.clone()).await {
-        Ok(Reply::One(output)) => Some(Finished::One(output.encoding, output.bytes)),
-        Ok(Reply::Keep) => Some(Finished::Keep),
-        Ok(Reply::Nothing | Reply::Done) => Some(Finished::Nothing),
         Ok(Reply::Many(outputs)) => expand(outputs, place, &slot).await,
-        Err(fault) => Some(Finished::Failed(place.error(fault))),
+        reply => Some(place.finished(reply)),
     }
+}
+
+/// Runs a call that a burst began to its end.
+pub(super) async fn run_rest(
+    rest: Rest,
+    input: u64,
+    place: Arc<Place>,
+    inside: Option<Inside>,
+    task: TaskSender,
+) {
+    let finished = place.finished(rest.await);
+    drop(inside);
+    let _task_over = task.send(Event::Finished { input, finished });
 }
 
 /// Hands over the outputs of an expansion, each chunk when the last has left. None if the task is over.

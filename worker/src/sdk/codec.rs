@@ -69,10 +69,34 @@ pub fn encode<T: Serialize + 'static>(value: &T) -> Result<(Encoding, Bytes), En
         return Ok((Encoding::Raw, bytes.clone()));
     }
     let mut out = Vec::with_capacity(128);
-    value
-        .serialize(&mut Serializer::new(&mut out).with_struct_map().with_human_readable())
-        .map_err(|e| EncodeError { expected: short_name::<T>(), reason: e.to_string() })?;
+    write(value, &mut out)?;
     Ok((Encoding::MessagePack, out.into()))
+}
+
+/// Encodes a value that is not needed any more: [`Bytes`] as they are, without even a share of them.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_owned<T: Serialize + 'static>(value: T) -> Result<(Encoding, Bytes), EncodeError> {
+    match into_bytes(value) {
+        Ok(bytes) => Ok((Encoding::Raw, bytes)),
+        Err(value) => encode(&value),
+    }
+}
+
+/// The value itself, if it is [`Bytes`].
+pub(crate) fn into_bytes<T: 'static>(value: T) -> Result<Bytes, T> {
+    if is_same_type::<T, Bytes>() {
+        return Ok(same_type(|| value).unwrap_or_default());
+    }
+    Err(value)
+}
+
+/// Adds a value as MessagePack to what is there already.
+pub(crate) fn write<T: Serialize>(value: &T, to: &mut Vec<u8>) -> Result<(), EncodeError> {
+    value
+        .serialize(&mut Serializer::new(to).with_struct_map().with_human_readable())
+        .map_err(|e| EncodeError { expected: short_name::<T>(), reason: e.to_string() })
 }
 
 /// Decodes a payload as a value of type `T`. [`Value`] takes every payload (see [`json`]).
@@ -104,6 +128,18 @@ pub fn decode<T: DeserializeOwned + 'static>(
             T::deserialize(&mut deserializer(bytes)).map_err(|_| explain::<T>(bytes))
         }
     }
+}
+
+/// Decodes a payload that is not needed any more: raw ones are [`Bytes`] as they are.
+pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
+    encoding: Encoding,
+    bytes: Bytes,
+) -> Result<T, DecodeError> {
+    if encoding == Encoding::Raw && is_same_type::<T, Bytes>() {
+        return same_type(|| bytes)
+            .ok_or_else(|| refused::<T>("", &"not bytes", encoding, &Bytes::new()));
+    }
+    decode(encoding, &bytes)
 }
 
 /// The deserializer of a MessagePack payload.

@@ -37,7 +37,7 @@ impl TaskContext {
     /// The context of the first attempt at one item.
     #[must_use]
     pub fn item(&self, lineage: Lineage) -> Context {
-        Context { task: self.clone(), lineage: Arc::new(lineage), attempt: 1 }
+        Context { task: self.clone(), lineage, attempt: 1 }
     }
 }
 
@@ -45,14 +45,14 @@ impl TaskContext {
 #[derive(Clone)]
 pub struct Context {
     task: TaskContext,
-    lineage: Arc<Lineage>,
+    lineage: Lineage,
     attempt: u32,
 }
 
 impl Context {
     /// The item's identity: the same whenever and wherever the item is made again.
     #[must_use]
-    pub fn lineage(&self) -> &Lineage {
+    pub const fn lineage(&self) -> &Lineage {
         &self.lineage
     }
 

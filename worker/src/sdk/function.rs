@@ -16,6 +16,7 @@ use stageline_protocol::pipeline::Op;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::burst::{self, Answer, Answers, Burst};
 use super::codec::{self, Payload};
 use super::context::Context;
 use super::error::{Failure, StageError};
@@ -34,8 +35,15 @@ pub struct StageFunction {
 
 #[derive(Clone)]
 pub(crate) enum Body {
-    Call(Call),
+    Call(Calls),
     Open(Open),
+}
+
+/// How a function is called: an item at a time, and if that is possible, a run at a time.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    pub(crate) each: Call,
+    pub(crate) burst: Option<Burst>,
 }
 
 /// One attempt. The function is first called when the future is polled, so a panic shows there.
@@ -54,6 +62,8 @@ pub(crate) enum Made {
     Many(Outputs),
 }
 
+/// What a sink's function answers.
+const DONE: Answer<()> = Answer::Done;
 /// How many outputs a blocking expansion may be ahead of its reader.
 const BLOCKING_AHEAD: usize = 16;
 
@@ -78,7 +88,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = Out> + Send + 'static,
     {
-        Self::asynchronous(Op::Map, f, |out| one(&out))
+        Self::asynchronous(Op::Map, f, |out| Ok(Answer::Output(out)))
     }
 
     /// A fallible async function: one output for each input.
@@ -89,7 +99,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = Result<Out, StageError>> + Send + 'static,
     {
-        Self::asynchronous(Op::Map, f, |out| one(&out?))
+        Self::asynchronous(Op::Map, f, |out| Ok(Answer::Output(out?)))
     }
 
     /// An async predicate.
@@ -99,7 +109,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = bool> + Send + 'static,
     {
-        Self::asynchronous(Op::Filter, f, |keep| Ok(kept(keep)))
+        Self::asynchronous(Op::Filter, f, |keep| Ok(judged(keep)))
     }
 
     /// A fallible async predicate.
@@ -109,7 +119,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = Result<bool, StageError>> + Send + 'static,
     {
-        Self::asynchronous(Op::Filter, f, |keep| Ok(kept(keep?)))
+        Self::asynchronous(Op::Filter, f, |keep| Ok(judged(keep?)))
     }
 
     /// A function that answers with a stream of outputs.
@@ -120,7 +130,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Stream<Item = Out> + Send + 'static,
     {
-        Self::streaming(f, |out| encode(&out))
+        Self::streaming(f, |out| encode(out))
     }
 
     /// A function that answers with a stream of outputs and at most one failure, which ends it.
@@ -131,7 +141,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Stream<Item = Result<Out, StageError>> + Send + 'static,
     {
-        Self::streaming(f, |out| encode(&out?))
+        Self::streaming(f, |out| encode(out?))
     }
 
     /// An async function that answers with a collection of outputs.
@@ -144,7 +154,7 @@ impl StageFunction {
         I: IntoIterator<Item = Out> + 'static,
         I::IntoIter: Send + 'static,
     {
-        Self::asynchronous(Op::FlatMap, f, |outputs: I| Ok(many(outputs)))
+        Self::collecting(f, |outputs: I| Ok(many(outputs)))
     }
 
     /// A fallible async function that answers with a collection of outputs.
@@ -157,7 +167,7 @@ impl StageFunction {
         I: IntoIterator<Item = Out> + 'static,
         I::IntoIter: Send + 'static,
     {
-        Self::asynchronous(Op::FlatMap, f, |outputs: Result<I, _>| Ok(many(outputs?)))
+        Self::collecting(f, |outputs: Result<I, _>| Ok(many(outputs?)))
     }
 
     /// An async sink.
@@ -167,7 +177,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = ()> + Send + 'static,
     {
-        Self::asynchronous(Op::Sink, f, |()| Ok(Made::Done))
+        Self::asynchronous(Op::Sink, f, |()| Ok(DONE))
     }
 
     /// A fallible async sink.
@@ -177,7 +187,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: Future<Output = Result<(), StageError>> + Send + 'static,
     {
-        Self::asynchronous(Op::Sink, f, |done| Ok(done.map(|()| Made::Done)?))
+        Self::asynchronous(Op::Sink, f, |done| Ok(done.map(|()| DONE)?))
     }
 
     /// A blocking function: one output for each input.
@@ -187,7 +197,7 @@ impl StageFunction {
         Out: Serialize + 'static,
         F: Handler<M, In, Output = Out>,
     {
-        Self::blocking(Op::Map, f, |out| one(&out))
+        Self::blocking(Op::Map, f, |out| one(out))
     }
 
     /// A fallible blocking function: one output for each input.
@@ -197,7 +207,7 @@ impl StageFunction {
         Out: Serialize + 'static,
         F: Handler<M, In, Output = Result<Out, StageError>>,
     {
-        Self::blocking(Op::Map, f, |out| one(&out?))
+        Self::blocking(Op::Map, f, |out| one(out?))
     }
 
     /// A blocking predicate.
@@ -226,7 +236,7 @@ impl StageFunction {
         F: Handler<M, In>,
         F::Output: IntoIterator<Item = Out> + 'static,
     {
-        Self::blocking_iterator(f, |outputs| Ok(outputs.into_iter().map(|out| encode(&out))))
+        Self::blocking_iterator(f, |outputs| Ok(outputs.into_iter().map(|out| encode(out))))
     }
 
     /// A fallible blocking function that answers with an iterator of outputs and at most one
@@ -239,7 +249,7 @@ impl StageFunction {
         I: IntoIterator<Item = Result<Out, StageError>> + 'static,
     {
         Self::blocking_iterator(f, |outputs: Result<I, _>| {
-            Ok(outputs?.into_iter().map(|out| encode(&out?)))
+            Ok(outputs?.into_iter().map(|out| encode(out?)))
         })
     }
 
@@ -268,7 +278,7 @@ impl StageFunction {
         F: Handler<M, u64>,
         F::Output: Stream<Item = Out> + Send + 'static,
     {
-        Self::opening(f, |out| encode(&out))
+        Self::opening(f, |out| encode(out))
     }
 
     /// A fallible source: a failure is an error item in the place of a root.
@@ -278,10 +288,36 @@ impl StageFunction {
         F: Handler<M, u64>,
         F::Output: Stream<Item = Result<Out, StageError>> + Send + 'static,
     {
-        Self::opening(f, |out| encode(&out?))
+        Self::opening(f, |out| encode(out?))
     }
 
-    fn asynchronous<In, R, M, F>(op: Op, f: F, make: fn(R) -> Result<Made, Failure>) -> Self
+    /// A function that makes one answer of each input.
+    fn asynchronous<In, R, Out, M, F>(op: Op, f: F, answer: Answers<R, Out>) -> Self
+    where
+        In: DeserializeOwned + Send + 'static,
+        R: 'static,
+        Out: Serialize + 'static,
+        F: Handler<M, In>,
+        F::Output: Future<Output = R> + Send + 'static,
+    {
+        let f = Arc::new(f);
+        let by_the_burst = Arc::clone(&f);
+        let burst: Burst = Arc::new(move |cx: &_, run: &_, outcomes: &mut _| {
+            burst::call_each(&*by_the_burst, answer, cx, run, outcomes);
+        });
+        let each: Call = Arc::new(move |cx, payload| {
+            let f = Arc::clone(&f);
+            Box::pin(async move {
+                let answered = f.call(|| cx, decode(payload)?).await;
+                answer(answered)?.make()
+            })
+        });
+        let calls = Calls { each, burst: Some(burst) };
+        Self { op, blocking: false, body: Body::Call(calls) }
+    }
+
+    /// An expansion that makes all its outputs at once.
+    fn collecting<In, R, M, F>(f: F, make: fn(R) -> Result<Made, Failure>) -> Self
     where
         In: DeserializeOwned + Send + 'static,
         R: 'static,
@@ -292,11 +328,15 @@ impl StageFunction {
         let call: Call = Arc::new(move |cx, payload| {
             let f = Arc::clone(&f);
             Box::pin(async move {
-                let answer = f.call(cx, decode(&payload)?);
+                let answer = f.call(|| cx, decode(payload)?);
                 make(answer.await)
             })
         });
-        Self { op, blocking: false, body: Body::Call(call) }
+        Self::item_by_item(Op::FlatMap, false, call)
+    }
+
+    const fn item_by_item(op: Op, blocking: bool, each: Call) -> Self {
+        Self { op, blocking, body: Body::Call(Calls { each, burst: None }) }
     }
 
     fn streaming<In, R, M, F>(f: F, encode: fn(R) -> Result<Payload, Failure>) -> Self
@@ -310,10 +350,10 @@ impl StageFunction {
         let call: Call = Arc::new(move |cx, payload| {
             let f = Arc::clone(&f);
             Box::pin(
-                async move { Ok(Made::Many(f.call(cx, decode(&payload)?).map(encode).boxed())) },
+                async move { Ok(Made::Many(f.call(|| cx, decode(payload)?).map(encode).boxed())) },
             )
         });
-        Self { op: Op::FlatMap, blocking: false, body: Body::Call(call) }
+        Self::item_by_item(Op::FlatMap, false, call)
     }
 
     fn opening<R, M, F>(f: F, encode: fn(R) -> Result<Payload, Failure>) -> Self
@@ -326,7 +366,7 @@ impl StageFunction {
         let open: Open = Arc::new(move |cx, position| {
             let f = Arc::clone(&f);
             // The function is called by the first poll, as the stream's own code is: panics show there.
-            stream::once(async move { f.call(cx, position) }).flatten().map(encode).boxed()
+            stream::once(async move { f.call(|| cx, position) }).flatten().map(encode).boxed()
         });
         Self { op: Op::Source, blocking: false, body: Body::Open(open) }
     }
@@ -340,9 +380,11 @@ impl StageFunction {
         let f = Arc::new(f);
         let call: Call = Arc::new(move |cx, payload| {
             let f = Arc::clone(&f);
-            Box::pin(async move { on_a_thread(move || make(f.call(cx, decode(&payload)?))).await? })
+            Box::pin(
+                async move { on_a_thread(move || make(f.call(|| cx, decode(payload)?))).await? },
+            )
         });
-        Self { op, blocking: true, body: Body::Call(call) }
+        Self::item_by_item(op, true, call)
     }
 
     /// The iterator stays on the thread that made it, and runs a few outputs ahead of its reader;
@@ -360,7 +402,7 @@ impl StageFunction {
             Box::pin(async move {
                 let (sender, receiver) = mpsc::channel(BLOCKING_AHEAD);
                 let thread = on_a_thread(move || {
-                    for output in outputs(f.call(cx, decode(&payload)?))? {
+                    for output in outputs(f.call(|| cx, decode(payload)?))? {
                         let failed = output.is_err();
                         if sender.blocking_send(output).is_err() || failed {
                             break;
@@ -377,7 +419,7 @@ impl StageFunction {
                 Ok(Made::Many(sent.chain(ended).boxed()))
             })
         });
-        Self { op: Op::FlatMap, blocking: true, body: Body::Call(call) }
+        Self::item_by_item(Op::FlatMap, true, call)
     }
 }
 
@@ -430,19 +472,23 @@ fn on_a_thread<R: Send + 'static>(
     }
 }
 
-fn decode<In: DeserializeOwned + 'static>(payload: &Payload) -> Result<In, Failure> {
-    codec::decode(payload.encoding, &payload.bytes)
+pub(super) fn decode<In: DeserializeOwned + 'static>(payload: Payload) -> Result<In, Failure> {
+    codec::decode_owned(payload.encoding, payload.bytes)
         .map_err(|e| Failure::permanent(ErrorKind::Decode, e))
 }
 
-fn encode<Out: Serialize + 'static>(out: &Out) -> Result<Payload, Failure> {
-    codec::encode(out)
+pub(super) fn encode<Out: Serialize + 'static>(out: Out) -> Result<Payload, Failure> {
+    codec::encode_owned(out)
         .map(|(encoding, bytes)| Payload { encoding, bytes })
         .map_err(|e| Failure::permanent(ErrorKind::Encode, e))
 }
 
-fn one<Out: Serialize + 'static>(out: &Out) -> Result<Made, Failure> {
+fn one<Out: Serialize + 'static>(out: Out) -> Result<Made, Failure> {
     encode(out).map(Made::One)
+}
+
+const fn judged(keep: bool) -> Answer<()> {
+    if keep { Answer::Keep } else { Answer::Nothing }
 }
 
 const fn kept(keep: bool) -> Made {
@@ -455,5 +501,5 @@ where
     I::Item: Serialize + 'static,
     I::IntoIter: Send + 'static,
 {
-    Made::Many(stream::iter(outputs.into_iter().map(|out| encode(&out))).boxed())
+    Made::Many(stream::iter(outputs.into_iter().map(|out| encode(out))).boxed())
 }

@@ -17,8 +17,8 @@ pub trait Handler<Shape, In>: Send + Sync + 'static {
     /// What a call gives.
     type Output;
 
-    /// Calls the function.
-    fn call(&self, cx: Context, input: In) -> Self::Output;
+    /// Calls the function. Its context is made only if it takes one.
+    fn call(&self, cx: impl FnOnce() -> Context, input: In) -> Self::Output;
 }
 
 /// The shape of a function that takes its input only.
@@ -35,7 +35,7 @@ where
 {
     type Output = R;
 
-    fn call(&self, _: Context, input: In) -> R {
+    fn call(&self, _: impl FnOnce() -> Context, input: In) -> R {
         self(input)
     }
 }
@@ -46,7 +46,7 @@ where
 {
     type Output = R;
 
-    fn call(&self, cx: Context, input: In) -> R {
-        self(cx, input)
+    fn call(&self, cx: impl FnOnce() -> Context, input: In) -> R {
+        self(cx(), input)
     }
 }

@@ -1,4 +1,5 @@
-//! How the runtime calls a stage function: one [`Invoker`] a task, one call an item.
+//! How the runtime calls a stage function: one [`Invoker`] a task, one call an item
+//! (or, without policies, one for a run of them: see [`super::burst`]).
 //!
 //! The function is a [`tower::Service`], and the stage's policies are layers around it: a timeout
 //! around each attempt, retries around that.
@@ -28,10 +29,11 @@ use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
+use super::burst::Burst;
 use super::codec::Payload;
 use super::context::Context;
 use super::error::{Failure, Fault};
-use super::function::{Call, Made, Outputs};
+use super::function::{Call, Calls, Made, Outputs};
 use super::outputs::{Expansion, admit, close, guarded};
 use super::policy::{Request, Retry, Tried};
 
@@ -74,22 +76,29 @@ pub trait Slot: Send + Sync {
     fn retrying(&self);
 }
 
+type Invoke = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Reply, Fault>> + Send + Sync>;
+
 /// A stage's function under the stage's policies. Cheap to clone.
 #[derive(Clone)]
 pub struct Invoker {
-    invoke: Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Reply, Fault>> + Send + Sync>,
+    invoke: Invoke,
+    burst: Option<Burst>,
+    max_payload: usize,
 }
 
 impl Invoker {
     pub(crate) fn new(
-        call: Call,
+        calls: Calls,
         timeout: Option<Duration>,
         retries: u32,
         max_payload: usize,
     ) -> Self {
+        let Calls { each: call, burst } = calls;
+        // Policies are for each call, and layers around it.
+        let burst = burst.filter(|_| timeout.is_none() && retries == 0);
         let retry = RetryLayer::new(Retry { retries });
         let function = Function { call, timeout, max_payload };
-        match timeout {
+        let invoke = match timeout {
             None => {
                 let service = ServiceBuilder::new()
                     .layer(retry)
@@ -108,10 +117,11 @@ impl Invoker {
                     .service(function);
                 Self::of(service)
             }
-        }
+        };
+        Self { invoke, burst, max_payload }
     }
 
-    fn of<S>(service: S) -> Self
+    fn of<S>(service: S) -> Invoke
     where
         S: Service<Request, Response = Reply, Error = Tried> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
@@ -120,7 +130,13 @@ impl Invoker {
             let reply = service.clone().oneshot(request);
             Box::pin(async move { reply.await.map_err(|e| e.failure.into_fault(e.attempts)) })
         };
-        Self { invoke: Arc::new(invoke) }
+        Arc::new(invoke)
+    }
+
+    /// The function for a run at a time, and the largest payload that it may make. None for one with
+    /// policies, a blocking one or an expansion, whose calls need more than that.
+    pub(crate) fn burst(&self) -> Option<(Burst, usize)> {
+        self.burst.clone().map(|burst| (burst, self.max_payload))
     }
 
     /// Calls the function with an item's payload, as often as the stage's policies allow. The caller

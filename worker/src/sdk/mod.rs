@@ -29,11 +29,12 @@
 //! ```
 //!
 //! The life of a call: the runtime asks the registry for an [`Invoker`] once a task, and invokes it
-//! once an item. The payload is decoded ([`codec`]), the function runs under the stage's policies (a
+//! once an item; functions without policies it calls a run at a time instead (`burst`). The payload is decoded ([`codec`]), the function runs under the stage's policies (a
 //! timeout for each attempt, retries with backoff), and what it makes is encoded. Whatever goes
 //! wrong, a panic included, comes back as a [`Fault`], which the runtime makes an error item of: a
 //! stage function can neither end its worker nor lose an item.
 
+mod burst;
 pub mod codec;
 mod context;
 mod error;
@@ -50,6 +51,7 @@ mod registry;
 mod tests;
 mod type_name;
 
+pub(crate) use burst::{Burst, Outcome, Outcomes, Rest};
 pub use codec::Payload;
 pub use context::{Context, TaskContext};
 pub(crate) use error::panic_message;

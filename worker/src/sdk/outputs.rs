@@ -29,9 +29,14 @@ pub(crate) fn close(outputs: Option<Outputs>) -> Result<(), Failure> {
 
 /// Refuses a payload above the limit, where it was made.
 pub(crate) fn admit(payload: Payload, max_payload: usize) -> Result<Payload, Failure> {
-    let size = payload.bytes.len();
+    admit_size(payload.bytes.len(), max_payload)?;
+    Ok(payload)
+}
+
+/// Refuses a payload of such a size, if it is above the limit.
+pub(crate) fn admit_size(size: usize, max_payload: usize) -> Result<(), Failure> {
     if size <= max_payload {
-        return Ok(payload);
+        return Ok(());
     }
     Err(Failure::permanent(
         ErrorKind::TooLarge,

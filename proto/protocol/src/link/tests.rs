@@ -1,6 +1,7 @@
 //! Two ends of a link, over a wire that breaks at any moment.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use crate::frame::{Frame, LinkPolicy, Role, Summary};
 use crate::ids::{ConnId, Epoch, StageId};
 use crate::item::{Body, Encoding, Item};
 use crate::lineage::Lineage;
+use crate::run::{Content, Packed, Run};
 use crate::time::Time;
 
 const POLICY: LinkPolicy = LinkPolicy { window_bytes: 200, max_payload: 10_000 };
@@ -17,6 +19,31 @@ const POLICY: LinkPolicy = LinkPolicy { window_bytes: 200, max_payload: 10_000 }
 fn item(root: u64, size: usize) -> Item {
     let body = Body::Value(Encoding::Raw, Bytes::from(vec![0; size]));
     Item::new(Lineage::root(StageId(0), root), body)
+}
+
+/// Roots of these sizes, in one run.
+fn run(roots: Range<u64>, size: impl Fn(u64) -> usize) -> Run {
+    let sizes = roots.clone().map(size);
+    let ends: Vec<u32> = sizes
+        .scan(0, |end, size| {
+            *end += size as u32;
+            Some(*end)
+        })
+        .collect();
+    let blob = Bytes::from(vec![0; ends.last().map_or(0, |end| *end as usize)]);
+    let values = Packed::cut(blob, ends).unwrap();
+    Run::new(Lineage::root(StageId(0), roots.start), Content::Values(Encoding::Raw, values))
+}
+
+/// Some roots in runs of 1 to 4.
+fn runs(roots: u64) -> VecDeque<(Run, Inputs)> {
+    let (mut runs, mut next) = (VecDeque::new(), 0);
+    while next < roots {
+        let end = roots.min(next + 1 + next % 4);
+        runs.push_back((run(next..end, |n| (n as usize * 37) % 300), Inputs::Each(next)));
+        next = end;
+    }
+    runs
 }
 
 /// The handshake's messages, in both directions of dialling, and everything else.
@@ -36,7 +63,7 @@ struct Pair {
     down: VecDeque<Wire>,
     up: VecDeque<Wire>,
     dials: u64,
-    queue: VecDeque<(Item, u64)>,
+    queue: VecDeque<(Run, Inputs)>,
     /// Input at the receiver → (number, root); roots received, in order.
     inputs: Vec<Option<(u64, u64)>>,
     received: Vec<u64>,
@@ -53,7 +80,7 @@ impl Pair {
             down: VecDeque::new(),
             up: VecDeque::new(),
             dials: 0,
-            queue: (0..roots).map(|n| (item(n, (n as usize * 37) % 300), n)).collect(),
+            queue: runs(roots),
             inputs: Vec::new(),
             received: Vec::new(),
             acked: Vec::new(),
@@ -77,15 +104,21 @@ impl Pair {
     }
 
     fn resumed(&mut self, resumed: Resumed) {
-        assert_eq!(resumed.orphans, [0u64; 0], "nothing is lost while both ends live");
-        for (input, number) in resumed.renumbered {
-            self.inputs[input as usize].as_mut().unwrap().0 = number;
+        assert_eq!(resumed.orphans, [], "nothing is lost while both ends live");
+        for (inputs, first) in resumed.renumbered {
+            for (input, number) in inputs.zip(first..) {
+                self.inputs[input as usize].as_mut().unwrap().0 = number;
+            }
         }
     }
 
     fn freed(&mut self, freed: Freed) {
-        self.acked.extend(freed.acked);
-        self.resent += freed.resend.len();
+        for (items, inputs) in freed.acked {
+            let (inputs, each) = inputs.of(items);
+            assert_eq!((inputs.end - inputs.start, each), (items, 1));
+            self.acked.extend(inputs);
+        }
+        self.resent += freed.resend.iter().map(|(run, _)| run.len() as usize).sum::<usize>();
         for entry in freed.resend.into_iter().chain(freed.returned).rev() {
             self.queue.push_front(entry);
         }
@@ -105,7 +138,7 @@ impl Pair {
             Some(Wire::Frame(Frame::Items(items))) => {
                 let first_input = self.inputs.len() as u64;
                 let first = self.receiver.on_items(&items, first_input).unwrap();
-                for (number, item) in (first..).zip(items.batch) {
+                for (number, item) in (first..).zip(items.batch.iter().flat_map(Run::items)) {
                     self.inputs.push(Some((number, item.lineage.root)));
                     self.received.push(item.lineage.root);
                 }
@@ -141,13 +174,18 @@ impl Pair {
     }
 
     fn send(&mut self) {
-        while let Some((item, _)) = self.queue.front()
-            && self.sender.admits(item.size())
-        {
-            let (item, input) = self.queue.pop_front().unwrap();
-            self.sender.send(Time::ZERO, item, input);
+        while let Some((mut run, inputs)) = self.queue.pop_front() {
+            let admitted = self.sender.admits(&run);
+            if admitted < run.len() {
+                let rest = if admitted == 0 { run.clone() } else { run.split_off(admitted) };
+                self.queue.push_front((rest, inputs.after(admitted)));
+            }
+            if admitted == 0 {
+                break;
+            }
+            self.sender.send(Time::ZERO, run, inputs);
         }
-        let backlog = self.queue.len() as u64;
+        let backlog = self.queue.iter().map(|(run, _)| run.len()).sum();
         if let Some(items) = self.sender.poll_items((3, 150), backlog, &[], true) {
             self.down.push_back(Wire::Frame(Frame::Items(items)));
         }
@@ -248,8 +286,17 @@ fn settle_one(pair: &mut Pair, pick: impl Fn(usize) -> usize) {
     let open: Vec<usize> = (0..pair.inputs.len()).filter(|&i| pair.inputs[i].is_some()).collect();
     if !open.is_empty() {
         let input = open[pick(open.len())];
-        let (number, _) = pair.inputs[input].take().unwrap();
-        pair.receiver.settle(number);
+        let (first, _) = pair.inputs[input].take().unwrap();
+        // With those that come next, if they are still open.
+        let mut end = first + 1;
+        let next = pair.inputs[input + 1..].iter_mut().take(pick(4));
+        for entry in next {
+            if entry.is_none_or(|(number, _)| number != end) {
+                break;
+            }
+            (*entry, end) = (None, end + 1);
+        }
+        pair.receiver.settle(first..end);
     }
 }
 
@@ -266,11 +313,11 @@ fn connected(roots: u64, pool: u64) -> Pair {
 #[test]
 fn an_item_above_the_byte_window_goes_alone() {
     let mut pair = connected(0, 4);
-    pair.queue = [(item(0, 1_000), 0), (item(1, 1_000), 1)].into();
+    pair.queue = [(run(0..2, |_| 1_000), Inputs::Each(0))].into();
     pair.send();
     pair.deliver_down();
     assert_eq!(pair.received, [0], "the second waits for the first");
-    pair.receiver.release(0);
+    pair.receiver.release(0..1);
     pair.speak(4);
     pair.deliver_up();
     pair.send();
@@ -283,14 +330,15 @@ fn a_return_gives_items_back_and_ends_the_credit() {
     let mut pair = connected(3, 2);
     pair.send();
     pair.deliver_down();
-    pair.receiver.settle(0);
-    pair.receiver.give_back(1);
+    pair.receiver.settle(0..1);
+    pair.receiver.give_back(1..2);
     pair.speak(0);
     while !pair.up.is_empty() {
         pair.deliver_up();
     }
     assert_eq!(pair.acked, [0]);
-    assert_eq!(pair.queue.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [1, 2]);
+    let queued = pair.queue.iter().flat_map(|(run, inputs)| inputs.of(run.len()).0);
+    assert_eq!(queued.collect::<Vec<_>>(), [1, 2]);
     assert_eq!(pair.sender.unused(), 0, "a withdrawn link has no credit");
 }
 
@@ -313,16 +361,18 @@ fn what_a_peer_may_not_do_is_a_typed_violation() {
     pair.deliver_down();
     let ahead = crate::ranges::Settled::from_parts(3, []);
     assert_eq!(pair.sender.on_ack(&ahead), Err(Violation::SettledUnsent { number: 3, sent: 2 }));
-    let more = crate::frame::Items { batch: vec![item(9, 0)], ..Default::default() };
+    let more = crate::frame::Items { batch: vec![item(9, 0).into()], ..Default::default() };
     assert_eq!(pair.receiver.on_items(&more, 9), Err(Violation::ItemCredit { sent: 3, limit: 2 }));
     pair.receiver.grant(5);
-    let large = crate::frame::Items { batch: vec![item(9, 10_001)], ..Default::default() };
+    let large = crate::frame::Items { batch: vec![item(9, 10_001).into()], ..Default::default() };
     let max = POLICY.max_payload;
     assert_eq!(
         pair.receiver.on_items(&large, 9),
         Err(Violation::PayloadTooLarge { size: 10_001, max })
     );
-    let two =
-        crate::frame::Items { batch: vec![item(9, 150), item(10, 150)], ..Default::default() };
+    let two = crate::frame::Items {
+        batch: vec![item(9, 150).into(), item(10, 150).into()],
+        ..Default::default()
+    };
     assert!(matches!(pair.receiver.on_items(&two, 9), Err(Violation::ByteCredit { .. })));
 }

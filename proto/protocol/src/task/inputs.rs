@@ -169,7 +169,8 @@ impl Task {
             return self.enqueue(input..input + count, run.content);
         }
         for place in 0..count {
-            let (lineage, content) = (run.lineage.after(place), run.content.slice(place..place + 1));
+            let (lineage, content) =
+                (run.lineage.after(place), run.content.slice(place..place + 1));
             self.apply_one(now, input + place, &lineage, content);
         }
     }
@@ -375,7 +376,7 @@ impl Task {
     /// A map is done with inputs that came one after the other: each made one output. Of those that are
     /// not in process any more nothing is heard.
     pub fn finish_each(&mut self, now: Time, first: u64, encoding: Encoding, outputs: &Packed) {
-        let mut rest = first..first + outputs.len();
+        let mut rest = first..first.saturating_add(outputs.len());
         while let Some((start, entry)) = self.ledger.part(&rest) {
             let inputs = start..start + entry.count;
             rest.start = inputs.end;
@@ -411,7 +412,9 @@ impl Task {
                 inputs.clone().for_each(|input| self.unmark(input));
             }
             match kept {
-                Some(content) => self.send_on(Run { lineage, content, marked }, Inputs::Each(start)),
+                Some(content) => {
+                    self.send_on(Run { lineage, content, marked }, Inputs::Each(start))
+                }
                 None => self.made_nothing(inputs.end - inputs.start),
             }
             self.complete(now, inputs);

@@ -155,7 +155,8 @@ impl Task {
 
     /// Inputs that have a slot and have not started.
     pub(super) fn asking(&self) -> Vec<u64> {
-        let asks = |input: &u64| self.ledger.get(*input).is_some_and(|(_, e)| e.state == State::Asking);
+        let asks =
+            |input: &u64| self.ledger.get(*input).is_some_and(|(_, e)| e.state == State::Asking);
         self.marks.inputs.keys().copied().filter(asks).collect()
     }
 

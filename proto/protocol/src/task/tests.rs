@@ -9,7 +9,7 @@ use super::*;
 use crate::VERSIONS;
 use crate::frame::{Accept, CloseReason, Frame, Items, Role, Summary};
 use crate::ids::LinkId;
-use crate::item::Item;
+use crate::item::{Body, Item};
 use crate::pipeline::Site;
 use crate::ranges::Settled;
 use bench::{Bench, LEASE};
@@ -317,7 +317,7 @@ fn a_stale_epoch_is_refused_and_counted() {
     let second = open(newer, WORK, Role::Sender, 3);
     bench.with(WORK, |task, now| task.on_open(now, &second)).expect("newer");
     let older = ConnId { dialler: newer.epoch, number: 2 };
-    let items = Frame::Items(Items { batch: vec![item(0)], ..Items::default() });
+    let items = Frame::Items(Items { batch: vec![item(0).into()], ..Items::default() });
     bench.with(WORK, |task, now| task.on_frame(now, key, older, items)).expect("no violation");
     let again =
         bench.with(WORK, |task, now| task.on_open(now, &open(newer, WORK, Role::Sender, 2)));
@@ -355,7 +355,7 @@ fn a_duplicate_waits_for_the_first_copy() {
         bench.plan(OUT);
         let open = open(peer, OUT, Role::Sender, conn);
         let (key, _) = bench.with(OUT, |task, now| task.on_open(now, &open)).expect("accepted");
-        let items = Frame::Items(Items { batch: vec![item(7)], ..Items::default() });
+        let items = Frame::Items(Items { batch: vec![item(7).into()], ..Items::default() });
         bench.with(OUT, |task, now| task.on_frame(now, key, open.conn, items)).expect("granted");
         copies.push(key);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use stageline_protocol::frame::{Frame, Summary};
 use stageline_protocol::ranges::Settled;
-use stageline_protocol::{ConnId, Lineage, LinkId};
+use stageline_protocol::{ConnId, Lineage, LinkId, Run};
 
 use super::boundary::Boundary;
 
@@ -57,7 +57,8 @@ impl Acks {
         let Some(wire) = self.wires.get_mut(&(link, conn)) else { return Ok(()) };
         match frame {
             Frame::Items(items) => {
-                wire.items.extend(items.batch.iter().map(|item| item.lineage.clone()));
+                let sent = items.batch.iter().flat_map(Run::items);
+                wire.items.extend(sent.map(|item| item.lineage));
                 Ok(())
             }
             Frame::Ack(ack) => {

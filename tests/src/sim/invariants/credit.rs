@@ -37,7 +37,7 @@ impl Credit {
             }
             Frame::Items(items) => {
                 wire.forfeited = items.forfeited;
-                wire.items += items.batch.len() as u64;
+                wire.items += items.count();
                 let (spent, granted) = (wire.items + items.forfeited, wire.arrived.items);
                 if spent <= granted || items.batch.is_empty() {
                     return Ok(());

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use crate::control::{TaskEnd, TaskReport, TaskStats};
 use crate::frame::{Frame, Open};
 use crate::ids::{ChannelId, ConnId, Epoch, JobId, StageId, TaskId};
-use crate::item::{Body, Encoding};
+use crate::item::Encoding;
 use crate::lineage::Lineage;
 use crate::link::Violation;
 use crate::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
+use crate::run::{Content, Packed};
 use crate::task::{Dials, Effect, Finished, Limits, LinkKey, Plan, Task};
 use crate::time::Time;
 
@@ -218,8 +219,10 @@ impl Bench {
                     peer.on_down(now, theirs, conn);
                 }
             }
-            Effect::Start { input, lineage, .. } => {
-                self.runs.entry(id).or_default().push_back(Run { input, lineage });
+            Effect::Start { input, run } => {
+                let started = (input..).zip(run.items());
+                let started = started.map(|(input, item)| Run { input, lineage: item.lineage });
+                self.runs.entry(id).or_default().extend(started);
             }
             Effect::Resume { input } => self.resumed.push(input),
             Effect::Isolate { input, .. } => self.process.push(format!("isolate {input}")),
@@ -271,8 +274,9 @@ impl Bench {
     pub(super) fn make_roots(&mut self, id: TaskId, count: usize) {
         if let Some(pulls) = self.pulled.get_mut(&id).filter(|pulls| **pulls > 0) {
             *pulls -= 1;
-            let body = Body::Value(Encoding::Raw, Bytes::from_static(b"x"));
-            self.with(id, |task, now| task.roots(now, vec![body; count], false));
+            let roots = Packed::alike(Bytes::from(vec![b'x'; count]), 1, count as u64);
+            let roots = roots.map(|roots| Content::Values(Encoding::Raw, roots));
+            self.with(id, |task, now| task.roots(now, roots.into_iter().collect(), false));
         }
     }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::ids::Incarnation;
 use crate::item::ErrorKind;
+use crate::run::Content;
 use crate::suspect::{Death, MarkState, Verdict};
 use MarkState::{Alone, Asking, Away, Crowded, Done, Holding, Running};
 
@@ -188,10 +189,10 @@ fn a_convicted_item_is_an_error_that_names_its_history() {
     assert_eq!(bench.started(OTHER), [""; 0], "its function is not called");
     assert_eq!(bench.stats(OTHER).errors[&ErrorKind::Crashed], 1);
     let errors = bench.sent(OTHER, |frame| match frame {
-        Frame::Items(items) => items.batch.first().map(|item| item.body.clone()),
+        Frame::Items(items) => items.batch.first().map(|run| run.content.clone()),
         _ => None,
     });
-    let [Body::Error(error)] = &errors[..] else { panic!("{errors:?}") };
+    let [Content::Error(error)] = &errors[..] else { panic!("{errors:?}") };
     assert_eq!((error.stage.as_str(), error.attempts, error.worker.as_str()), ("work", 2, "bee"));
     assert!(error.message.contains("\"ant\", \"bee\" (where it ran alone)"), "{}", error.message);
     assert_eq!(said(&bench, OTHER), [(1, Asking)], "and the next has the slot");

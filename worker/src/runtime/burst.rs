@@ -1,0 +1,283 @@
+//! Calls by the burst: what a task does with a run whose function may be called item by item on the spot.
+//!
+//! One rule: **a burst aims at 32 µs of work**, by what the first polls of this task's calls have cost so
+//! far. A run that fits is called at once, in the task's loop: nothing is spawned, nothing is sent. One
+//! that does not is cut into bursts that do, of one item at the least, each a tokio task of its own: so a
+//! function that costs something spreads over the cores, and the loop is never held up by it. As long
+//! as nothing is known of the cost, each item is a burst of its own beside the loop: the function may
+//! block.
+//!
+//! A call that is not done when it is first polled goes on in a tokio task of its own, be the burst in
+//! the loop or beside it. The loop spawns it, and so can drop it.
+//!
+//! Bursts in the loop end their **turn** after 200 µs; what is left waits until the loop has looked at its
+//! events and has let others run. That is no timer: the loop goes on as soon as it may.
+//!
+//! A burst is inside the gate as a whole, and each call that goes on is inside from before the burst
+//! leaves. Not by the burst go marked items, functions with policies, blocking ones and expansions, and
+//! nothing does while somebody is, or wants to be, alone in the process.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stageline_protocol::Time;
+use stageline_protocol::run::Run;
+use stageline_protocol::task::{Finished, Task};
+use tokio::task::JoinSet;
+// Tokio's clock: it stands still in a simulation, whose course must not depend on the machine.
+use tokio::time::Instant;
+
+use super::gate::{Gate, Inside};
+use super::task::{Event, TaskSender};
+use super::work::{self, Place};
+use crate::sdk::{Burst, Outcome, Outcomes, TaskContext};
+
+/// How long a burst should take.
+const AIM: Duration = Duration::from_micros(32);
+/// How long bursts may hold the loop up before it turns to its events.
+const TURN: Duration = Duration::from_micros(200);
+/// Over about so many calls the cost is averaged.
+const MEMORY: u64 = 64;
+
+/// The calls of one task, by the burst.
+pub(super) struct Bursts {
+    burst: Burst,
+    max_payload: usize,
+    cx: TaskContext,
+    place: Arc<Place>,
+    gate: Option<Gate>,
+    own: TaskSender,
+    /// When the loop's time began.
+    started: Instant,
+    cost: Cost,
+    /// What came of the burst in the loop; empty between two.
+    outcomes: Outcomes,
+    /// When this turn's first burst began.
+    turn: Option<Instant>,
+    /// The turn is over.
+    over: bool,
+    /// Runs that wait for the next turn, with the number of the first input.
+    waiting: Vec<(u64, Run)>,
+    /// How often all calls were dropped.
+    life: u64,
+}
+
+/// A burst that ran beside the loop.
+pub(crate) struct Done {
+    /// The number of its first input.
+    input: u64,
+    calls: u64,
+    outcomes: Outcomes,
+    took: Duration,
+    inside: Option<Inside>,
+    life: u64,
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Done({}..{})", self.input, self.input + self.calls)
+    }
+}
+
+impl Bursts {
+    pub(super) fn new(
+        (burst, max_payload): (Burst, usize),
+        cx: TaskContext,
+        place: Arc<Place>,
+        gate: Option<Gate>,
+        own: TaskSender,
+        started: Instant,
+    ) -> Self {
+        Self {
+            burst,
+            max_payload,
+            cx,
+            place,
+            gate,
+            own,
+            started,
+            cost: Cost::default(),
+            outcomes: Outcomes::new(max_payload),
+            turn: None,
+            over: false,
+            waiting: Vec::new(),
+            life: 0,
+        }
+    }
+
+    /// Calls the function for these inputs, now or soon. Gives them back if they are to be called one by
+    /// one.
+    pub(super) fn start(
+        &mut self,
+        task: &mut Task,
+        running: &mut JoinSet<()>,
+        input: u64,
+        run: Run,
+    ) -> Option<Run> {
+        if run.marked {
+            return Some(run);
+        }
+        let calls = run.len();
+        let fitting = self.cost.fitting();
+        if calls <= fitting && self.over {
+            self.waiting.push((input, run));
+            return None;
+        }
+        let inside = match &self.gate {
+            None => None,
+            Some(gate) => match gate.try_enter() {
+                None => return Some(run),
+                inside => inside,
+            },
+        };
+        if calls <= fitting {
+            self.here(task, running, input, &run, inside);
+        } else {
+            self.beside(running, input, &run, fitting.max(1), inside);
+        }
+        None
+    }
+
+    /// One burst, in the loop.
+    fn here(
+        &mut self,
+        task: &mut Task,
+        running: &mut JoinSet<()>,
+        input: u64,
+        run: &Run,
+        inside: Option<Inside>,
+    ) {
+        let began = Instant::now();
+        (self.burst)(&self.cx, run, &mut self.outcomes);
+        let ended = Instant::now();
+        self.cost.learn(ended - began, run.len());
+        self.over = ended - *self.turn.get_or_insert(began) >= TURN;
+        let mut outcomes = mem::replace(&mut self.outcomes, Outcomes::new(self.max_payload));
+        self.settle(task, running, ended, input, &mut outcomes, inside.as_ref());
+        self.outcomes = outcomes;
+    }
+
+    /// Bursts of at most so many calls, each a tokio task.
+    fn beside(
+        &self,
+        running: &mut JoinSet<()>,
+        input: u64,
+        run: &Run,
+        most: u64,
+        mut inside: Option<Inside>,
+    ) {
+        let bursts = run.len().div_ceil(most);
+        let mut start = 0;
+        for burst in 1..=bursts {
+            // Even ones: the last would be idle, and the others late, with all that is left for it.
+            let end = run.len() * burst / bursts;
+            let part = run.slice(start..end);
+            let inside =
+                if end < run.len() { inside.as_ref().map(Inside::another) } else { inside.take() };
+            let (call, cx, own) = (self.burst.clone(), self.cx.clone(), self.own.clone());
+            let (input, life) = (input + start, self.life);
+            let mut outcomes = Outcomes::new(self.max_payload);
+            running.spawn(async move {
+                let began = Instant::now();
+                call(&cx, &part, &mut outcomes);
+                let (took, calls) = (began.elapsed(), part.len());
+                let done = Done { input, calls, outcomes, took, inside, life };
+                let _task_over = own.send(Event::Burst(Box::new(done)));
+            });
+            start = end;
+        }
+    }
+
+    /// A burst beside the loop is done.
+    pub(super) fn done(&mut self, task: &mut Task, running: &mut JoinSet<()>, done: Done) {
+        self.cost.learn(done.took, done.calls);
+        if done.life == self.life {
+            let (mut outcomes, inside) = (done.outcomes, done.inside);
+            let now = Instant::now();
+            self.settle(task, running, now, done.input, &mut outcomes, inside.as_ref());
+        }
+    }
+
+    /// Tells the machine what came of inputs, and lets those go on that are not done.
+    fn settle(
+        &self,
+        task: &mut Task,
+        running: &mut JoinSet<()>,
+        now: Instant,
+        mut input: u64,
+        outcomes: &mut Outcomes,
+        inside: Option<&Inside>,
+    ) {
+        let micros = (now - self.started).as_micros();
+        let now = Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        for outcome in outcomes.drain() {
+            let first = input;
+            input += outcome.calls();
+            match outcome {
+                Outcome::Outputs(encoding, outputs) => {
+                    task.finish_each(now, first, encoding, &outputs);
+                }
+                Outcome::Kept(_) => task.finish_all(now, first..input, true),
+                Outcome::Nothing(_) => task.finish_all(now, first..input, false),
+                Outcome::Failed(fault) => {
+                    task.finish(now, first, Finished::Failed(self.place.error(fault)));
+                }
+                Outcome::Pending(rest) => {
+                    let (place, own) = (self.place.clone(), self.own.clone());
+                    let inside = inside.map(Inside::another);
+                    running.spawn(work::run_rest(rest, first, place, inside, own));
+                }
+            }
+        }
+    }
+
+    /// Whether runs wait for the next turn.
+    pub(super) const fn are_left(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next turn begins. What the last one left is to be started again.
+    pub(super) fn next_turn(&mut self) -> Vec<(u64, Run)> {
+        (self.turn, self.over) = (None, false);
+        mem::take(&mut self.waiting)
+    }
+
+    /// All calls are dropped; calls from now on have this context.
+    pub(super) fn abort(&mut self, cx: TaskContext) {
+        self.cx = cx;
+        self.waiting.clear();
+        self.life += 1;
+    }
+}
+
+/// What the first poll of a call has cost lately.
+#[derive(Debug, Default)]
+struct Cost {
+    /// In nanoseconds, averaged. None if nothing is known.
+    average: Option<u64>,
+    /// What the last burst said.
+    last: Option<u64>,
+}
+
+impl Cost {
+    fn learn(&mut self, took: Duration, calls: u64) {
+        let said = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / calls.max(1);
+        // A burst that the system interrupted says too much: one alone is not believed.
+        let said = said.min(self.last.replace(said).unwrap_or(u64::MAX));
+        self.average = Some(match self.average {
+            None => said,
+            Some(average) => {
+                let sum =
+                    u128::from(average) * u128::from(MEMORY) + u128::from(said) * u128::from(calls);
+                // No more than the larger of the two.
+                (sum / u128::from(MEMORY + calls)) as u64
+            }
+        });
+    }
+
+    /// How many calls should fit a burst; none if nothing is known.
+    fn fitting(&self) -> u64 {
+        self.average.map_or(0, |average| AIM.as_nanos() as u64 / average.max(1))
+    }
+}

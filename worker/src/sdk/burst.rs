@@ -1,0 +1,297 @@
+//! Calls by the run: a function called for one item after the other, on the spot.
+//!
+//! Most functions are done when they are first polled, and then a call of their own costs more than
+//! they do. [`call_each`] makes one loop of a run's calls: each future is made and polled once, and what
+//! comes of it is noted in [`Outcomes`], outputs packed behind each other. Nothing is allocated for an
+//! item, but for one whose future is not done yet: that future moves into a [`Rest`], to be polled to
+//! its end elsewhere.
+//!
+//! The first poll has nobody to wake. So a [`Rest`] must be polled again without being woken; that poll
+//! brings its waker.
+//!
+//! An item fares as it would in a call of its own without policies: the same outputs, the same faults.
+//! A panic is the fault of its item, and the loop goes on.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskWaker, Poll, Waker, ready};
+
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stageline_protocol::run::{Content, Packed, Packer, Run};
+use stageline_protocol::{Encoding, ErrorKind};
+
+use super::codec::{self, Payload};
+use super::context::TaskContext;
+use super::error::{Failure, Fault};
+use super::function::{Made, decode, encode};
+use super::handler::Handler;
+use super::invoke::Reply;
+use super::outputs::{admit, admit_size, guarded};
+
+/// A function, to be called for all items of a run, in order. A run of no values is not for it.
+pub(crate) type Burst = Arc<dyn Fn(&TaskContext, &Run, &mut Outcomes) + Send + Sync>;
+
+/// What an answer of a user's function means.
+pub(crate) type Answers<R, Out> = fn(R) -> Result<Answer<Out>, Failure>;
+
+/// The answer of a function that makes no more than one output.
+pub(crate) enum Answer<Out> {
+    Output(Out),
+    Keep,
+    Nothing,
+    Done,
+}
+
+impl<Out: Serialize + 'static> Answer<Out> {
+    pub(crate) fn make(self) -> Result<Made, Failure> {
+        Ok(match self {
+            Self::Output(output) => Made::One(encode(output)?),
+            Self::Keep => Made::Keep,
+            Self::Nothing => Made::Nothing,
+            Self::Done => Made::Done,
+        })
+    }
+
+    fn reply(self, max_payload: usize) -> Result<Reply, Failure> {
+        Ok(match self {
+            Self::Output(output) => Reply::One(admit(encode(output)?, max_payload)?),
+            Self::Keep => Reply::Keep,
+            Self::Nothing => Reply::Nothing,
+            Self::Done => Reply::Done,
+        })
+    }
+}
+
+/// What came of items, one after the other.
+pub(crate) enum Outcome {
+    /// An output of each of some items.
+    Outputs(Encoding, Packed),
+    /// So many pass a filter.
+    Kept(u64),
+    /// A filter dropped so many, or a sink is done with them.
+    Nothing(u64),
+    /// One failed.
+    Failed(Fault),
+    /// One is not done.
+    Pending(Rest),
+}
+
+impl Outcome {
+    /// Of how many items.
+    pub(crate) fn calls(&self) -> u64 {
+        match self {
+            Self::Outputs(_, outputs) => outputs.len(),
+            Self::Kept(calls) | Self::Nothing(calls) => *calls,
+            Self::Failed(_) | Self::Pending(_) => 1,
+        }
+    }
+}
+
+/// What came of the items of a run, in order. To be used again when it has been drained: what it
+/// has allocated stays with it.
+pub(crate) struct Outcomes {
+    max_payload: usize,
+    list: Vec<Outcome>,
+    /// Outputs that are not in the list yet, all of one encoding.
+    packer: Packer,
+    encoding: Encoding,
+    /// Where a value is encoded before it is packed.
+    value: Vec<u8>,
+}
+
+impl Outcomes {
+    /// None yet. Outputs of more bytes than `max_payload` are refused.
+    pub(crate) fn new(max_payload: usize) -> Self {
+        Self {
+            max_payload,
+            list: Vec::new(),
+            packer: Packer::new(),
+            encoding: Encoding::default(),
+            value: Vec::new(),
+        }
+    }
+
+    /// Takes all of them out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Outcome> + '_ {
+        self.flush();
+        self.list.drain(..)
+    }
+
+    fn answered<Out: Serialize + 'static>(&mut self, answer: Answer<Out>) -> Result<(), Failure> {
+        match answer {
+            Answer::Output(output) => return self.output(output),
+            Answer::Keep => {
+                if let Some(Outcome::Kept(count)) = self.list.last_mut() {
+                    *count += 1;
+                } else {
+                    self.put(Outcome::Kept(1));
+                }
+            }
+            Answer::Nothing | Answer::Done => {
+                if let Some(Outcome::Nothing(count)) = self.list.last_mut() {
+                    *count += 1;
+                } else {
+                    self.put(Outcome::Nothing(1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn output<Out: Serialize + 'static>(&mut self, output: Out) -> Result<(), Failure> {
+        let output = match codec::into_bytes(output) {
+            Ok(bytes) => {
+                admit_size(bytes.len(), self.max_payload)?;
+                if !self.pack(Encoding::Raw, &bytes) {
+                    self.put(Outcome::Outputs(Encoding::Raw, bytes.into()));
+                }
+                return Ok(());
+            }
+            Err(output) => output,
+        };
+        let mut value = mem::take(&mut self.value);
+        value.clear();
+        codec::write(&output, &mut value)
+            .map_err(|error| Failure::permanent(ErrorKind::Encode, error))?;
+        admit_size(value.len(), self.max_payload)?;
+        if self.pack(Encoding::MessagePack, &value) {
+            self.value = value;
+        } else {
+            let packed = Packed::from(bytes::Bytes::from(value));
+            self.put(Outcome::Outputs(Encoding::MessagePack, packed));
+        }
+        Ok(())
+    }
+
+    /// Copies an output behind the others. False if it is too large for that.
+    fn pack(&mut self, encoding: Encoding, bytes: &[u8]) -> bool {
+        if self.encoding != encoding {
+            self.flush();
+            self.encoding = encoding;
+        }
+        self.packer.push(bytes) || {
+            self.flush();
+            self.packer.push(bytes)
+        }
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        self.put(Outcome::Failed(failure.into_fault(1)));
+    }
+
+    fn put(&mut self, outcome: Outcome) {
+        self.flush();
+        self.list.push(outcome);
+    }
+
+    fn flush(&mut self) {
+        if let Some(packed) = self.packer.take() {
+            self.list.push(Outcome::Outputs(self.encoding, packed));
+        }
+    }
+}
+
+/// Calls a function for each item of a run. See the module.
+pub(crate) fn call_each<In, R, Out, M, F>(
+    f: &F,
+    answer: Answers<R, Out>,
+    cx: &TaskContext,
+    run: &Run,
+    outcomes: &mut Outcomes,
+) where
+    In: DeserializeOwned + Send + 'static,
+    R: 'static,
+    Out: Serialize + 'static,
+    F: Handler<M, In>,
+    F::Output: Future<Output = R> + Send + 'static,
+{
+    let Content::Values(encoding, values) = &run.content else { return };
+    // The box is used for one call after the other, and given away with a future that is not done.
+    let mut call: Called<F::Output> = Box::pin(None);
+    let mut nobody = TaskWaker::from_waker(Waker::noop());
+    for place in 0..values.len() {
+        let begun = || {
+            let payload = Payload { encoding: *encoding, bytes: values.get(place) };
+            let input = decode(payload)?;
+            call.set(Some(f.call(|| cx.item(run.lineage.after(place)), input)));
+            match poll(&mut call, &mut nobody) {
+                Poll::Ready(answered) => {
+                    call.set(None);
+                    outcomes.answered(answer(answered)?)?;
+                    Ok(true)
+                }
+                Poll::Pending => Ok(false),
+            }
+        };
+        match catch_unwind(AssertUnwindSafe(begun)) {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                let call = mem::replace(&mut call, Box::pin(None));
+                outcomes.put(Outcome::Pending(Rest::of(call, answer, outcomes.max_payload)));
+            }
+            Ok(Err(failure)) => outcomes.failed(failure),
+            Err(panic) => {
+                outcomes.failed(Failure::panicked(&*panic));
+                discard(mem::replace(&mut call, Box::pin(None)));
+            }
+        }
+    }
+}
+
+/// Room for the future of a call.
+type Called<Fut> = Pin<Box<Option<Fut>>>;
+
+/// Polls the future; without one there is nothing to wait for, nor ever will be.
+fn poll<Fut: Future>(call: &mut Called<Fut>, waker: &mut TaskWaker<'_>) -> Poll<Fut::Output> {
+    call.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(waker))
+}
+
+/// Drops what a user wrote. It has failed already, or nobody waits for it: what its destructor says adds
+/// nothing.
+fn discard<T>(value: T) {
+    let _said = catch_unwind(AssertUnwindSafe(|| drop(value)));
+}
+
+/// The rest of a call that was not done when it was first polled. It never panics, neither polled nor
+/// dropped.
+pub(crate) struct Rest {
+    /// None when it has ended.
+    call: Option<BoxFuture<'static, Result<Reply, Failure>>>,
+}
+
+impl Rest {
+    fn of<R, Out, Fut>(mut call: Called<Fut>, answer: Answers<R, Out>, max_payload: usize) -> Self
+    where
+        R: 'static,
+        Out: Serialize + 'static,
+        Fut: Future<Output = R> + Send + 'static,
+    {
+        let rest = async move {
+            let answered = std::future::poll_fn(|waker| poll(&mut call, waker)).await;
+            call.set(None);
+            answer(answered)?.reply(max_payload)
+        };
+        Self { call: Some(Box::pin(rest)) }
+    }
+}
+
+impl Future for Rest {
+    type Output = Result<Reply, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, waker: &mut TaskWaker<'_>) -> Poll<Self::Output> {
+        let Some(call) = &mut self.call else { return Poll::Pending };
+        let ended = ready!(guarded(|| call.as_mut().poll(waker)));
+        discard(self.call.take());
+        Poll::Ready(ended.flatten().map_err(|failure| failure.into_fault(1)))
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        discard(self.call.take());
+    }
+}
