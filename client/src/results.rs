@@ -3,16 +3,16 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use serde::de::DeserializeOwned;
 use stageline_protocol::control::{JobPhase, JobStatus};
-use stageline_protocol::{Body, ErrorKind, Item, ItemError, JobId};
-use stageline_worker::runtime::{Delivery, JobUpdate, Stopped};
+use stageline_protocol::{Body, ErrorKind, ItemError, JobId};
+use stageline_worker::runtime::{Deliveries, Delivery, JobUpdate, Stopped};
 use stageline_worker::sdk::codec;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
 
 use crate::client::Shared;
@@ -100,14 +100,14 @@ fn end_of(update: &JobUpdate) -> Option<Option<JobError>> {
 #[must_use = "streams do nothing unless polled, and dropping this one cancels the job"]
 pub struct Results<T> {
     job: Job,
-    deliveries: mpsc::UnboundedReceiver<Delivery>,
+    deliveries: Deliveries,
     ends: BoxStream<'static, Result<(), JobError>>,
     over: bool,
     items: PhantomData<fn() -> T>,
 }
 
 impl<T> Results<T> {
-    pub(crate) fn new(job: Job, deliveries: mpsc::UnboundedReceiver<Delivery>) -> Self {
+    pub(crate) fn new(job: Job, deliveries: Deliveries) -> Self {
         let updates = WatchStream::new(job.guard.updates.clone());
         let client = job.guard.client.clone();
         let ends = updates
@@ -126,18 +126,22 @@ impl<T> Results<T> {
         self.job.clone()
     }
 
-    /// The next item as it travelled, not yet taken; none at the end of the job. Cancel safe.
-    pub(crate) async fn next_delivery(&mut self) -> Option<Result<Delivery, JobError>> {
-        std::future::poll_fn(|cx| self.poll_delivery(cx)).await
+    /// The next item, not yet taken; none at the end of the job. Cancel safe.
+    pub(crate) async fn next_delivery(&mut self) -> Option<Result<Delivery<'_>, JobError>> {
+        match std::future::poll_fn(|cx| self.poll_ready(cx)).await? {
+            Ok(()) => self.deliveries.next().map(Ok),
+            Err(error) => Some(Err(error)),
+        }
     }
 
-    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, JobError>>> {
+    /// Waits for an item, which is at hand then.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(), JobError>>> {
         if self.over {
             return Poll::Ready(None);
         }
         // The sender goes away with the terminal's task; the job's end comes with its status.
-        if let Poll::Ready(Some(delivery)) = self.deliveries.poll_recv(cx) {
-            return Poll::Ready(Some(Ok(delivery)));
+        if self.deliveries.poll_ready(cx) == Poll::Ready(true) {
+            return Poll::Ready(Some(Ok(())));
         }
         match self.ends.poll_next_unpin(cx) {
             Poll::Pending => Poll::Pending,
@@ -156,11 +160,10 @@ impl<T: DeserializeOwned + 'static> futures_util::Stream for Results<T> {
     type Item = Result<T, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_delivery(cx).map(|next| {
-            next.map(|next| match next {
-                Ok(delivery) => Ok(decode(delivery.take())?),
-                Err(error) => Err(error.into()),
-            })
+        Poll::Ready(match ready!(self.poll_ready(cx)) {
+            Some(Ok(())) => self.deliveries.next().map(|delivery| Ok(take(delivery)?)),
+            Some(Err(error)) => Some(Err(error.into())),
+            None => None,
         })
     }
 }
@@ -171,27 +174,31 @@ impl<T> std::fmt::Debug for Results<T> {
     }
 }
 
+/// Takes an item: its value, or its error.
+pub(crate) fn take<T: DeserializeOwned + 'static>(delivery: Delivery<'_>) -> Result<T, ItemError> {
+    let decoded = decode(&delivery);
+    delivery.take();
+    decoded
+}
+
 /// The value of an item, or its error.
-pub(crate) fn decode<T: DeserializeOwned + 'static>(item: Item) -> Result<T, ItemError> {
-    match item.body {
+pub(crate) fn decode<T: DeserializeOwned + 'static>(
+    delivery: &Delivery<'_>,
+) -> Result<T, ItemError> {
+    let undecodable = |message| ItemError {
+        stage: "results".to_owned(),
+        kind: ErrorKind::Decode,
+        message: format!("item {}{message}", delivery.lineage()),
+        attempts: 1,
+        worker: "client".to_owned(),
+    };
+    match delivery.body() {
         Body::Value(encoding, bytes) => {
-            codec::decode(encoding, &bytes).map_err(|error| ItemError {
-                stage: "results".to_owned(),
-                kind: ErrorKind::Decode,
-                message: format!("item {}: {error}", item.lineage),
-                attempts: 1,
-                worker: "client".to_owned(),
-            })
+            codec::decode(encoding, &bytes).map_err(|error| undecodable(format!(": {error}")))
         }
         Body::Error(error) => Err(*error),
         // A terminal is given values and errors only.
-        Body::End => Err(ItemError {
-            stage: "results".to_owned(),
-            kind: ErrorKind::Decode,
-            message: format!("item {} is the end of an expansion", item.lineage),
-            attempts: 1,
-            worker: "client".to_owned(),
-        }),
+        Body::End => Err(undecodable(" is the end of an expansion".to_owned())),
     }
 }
 

@@ -1,10 +1,5 @@
 //! Where roots come from in the client's process.
 
-use futures_util::StreamExt;
-use serde::Serialize;
-use stageline_protocol::ErrorKind;
-use stageline_worker::runtime::RootStream;
-use stageline_worker::sdk::{DEFAULT_MAX_PAYLOAD, Fault, Payload, StageError, codec};
 use tokio::sync::mpsc;
 
 /// The pushing end of [`Stream::channel`](crate::Stream::channel). Cloned freely; the source is
@@ -33,25 +28,4 @@ impl<T> Sender<T> {
     pub async fn send(&self, item: T) -> Result<(), T> {
         self.inner.send(item).await.map_err(|error| error.0)
     }
-}
-
-pub(crate) fn roots<T: Serialize + 'static>(
-    items: impl futures_util::Stream<Item = Result<T, StageError>> + Send + 'static,
-) -> RootStream {
-    items.map(|item| encode(item)).boxed()
-}
-
-fn encode<T: Serialize + 'static>(item: Result<T, StageError>) -> Result<Payload, Fault> {
-    let fault = |kind, message| Fault { kind, message, attempts: 1 };
-    let item = item.map_err(|error| fault(ErrorKind::Failed, error.to_string()))?;
-    let (encoding, bytes) =
-        codec::encode(&item).map_err(|error| fault(ErrorKind::Encode, error.to_string()))?;
-    if bytes.len() > DEFAULT_MAX_PAYLOAD {
-        let message = format!(
-            "the source made a payload of {} bytes; the largest is {DEFAULT_MAX_PAYLOAD}",
-            bytes.len()
-        );
-        return Err(fault(ErrorKind::TooLarge, message));
-    }
-    Ok(Payload { encoding, bytes })
 }

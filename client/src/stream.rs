@@ -9,12 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stageline_protocol::StageId;
 use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage as Node};
-use stageline_worker::runtime::{LocalJob, LocalStage, RootStream};
-use stageline_worker::sdk::{Handler, Registry, SourceName, StageError, StageFunction, StageName};
+use stageline_worker::runtime::{LocalJob, LocalStage};
+use stageline_worker::sdk::{
+    DEFAULT_MAX_PAYLOAD, Handler, Registry, Roots, SourceName, StageError, StageFunction, StageName,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::source::{self, Sender};
+use crate::source::Sender;
 
 /// A pipeline under construction, whose items are of type `T` at this point.
 ///
@@ -54,7 +56,7 @@ impl<T: Serialize + Send + 'static> Stream<T> {
     pub fn try_from_stream(
         items: impl futures_util::Stream<Item = Result<T, StageError>> + Send + 'static,
     ) -> Self {
-        Self::from_roots("source", source::roots(items))
+        Self::from_roots("source", Roots::new(items, DEFAULT_MAX_PAYLOAD))
     }
 
     /// A channel that the program pushes into; it holds so many items (at least one) before a push
@@ -74,8 +76,7 @@ impl<T: 'static> Stream<T> {
         Self::begin(node, LocalJob::default())
     }
 
-    /// Roots that are encoded already.
-    pub(crate) fn from_roots(name: &str, roots: RootStream) -> Self {
+    fn from_roots(name: &str, roots: Roots) -> Self {
         let node = Node::new(name, Op::Source, Site::Client);
         let mut local = LocalJob::default();
         local.stages.insert(StageId(0), LocalStage::Source(roots));
@@ -84,7 +85,7 @@ impl<T: 'static> Stream<T> {
 
     /// A pipeline that is declared already, all but its terminal; stage 0 is its source.
     #[cfg(feature = "cli")]
-    pub(crate) fn declared(pipeline: Pipeline, roots: RootStream) -> Self {
+    pub(crate) fn declared(pipeline: Pipeline, roots: Roots) -> Self {
         let mut local = LocalJob::default();
         local.stages.insert(StageId(0), LocalStage::Source(roots));
         Self { pipeline, local, items: PhantomData }

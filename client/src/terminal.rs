@@ -5,14 +5,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use stageline_protocol::control::{JobStatus, Submit};
 use stageline_protocol::pipeline::{Carries, Op, Site, Stage as Node};
-use stageline_protocol::{Body, ItemError, JobId};
-use stageline_worker::runtime::{Delivery, LocalStage};
+use stageline_protocol::{ItemError, JobId};
+use stageline_worker::runtime::{LocalStage, consumer};
 use stageline_worker::sdk::SinkName;
-use tokio::sync::mpsc;
 
 use crate::client::Client;
 use crate::error::{Error, JobError};
-use crate::results::{Job, Results, decode};
+use crate::results::{Job, Results, decode, take};
 use crate::stream::Stream;
 
 impl<T: 'static> Stream<T> {
@@ -24,7 +23,7 @@ impl<T: 'static> Stream<T> {
     /// As [`results`](Self::results), with a terminal of that name.
     pub(crate) fn results_as(mut self, name: &str, client: &Client) -> Results<T> {
         let terminal = self.push(Node::new(name, Op::Terminal, Site::Client), Carries::All);
-        let (consumer, deliveries) = mpsc::unbounded_channel();
+        let (consumer, deliveries) = consumer();
         self.local.stages.insert(terminal, LocalStage::Terminal(consumer));
         Results::new(self.submit(client), deliveries)
     }
@@ -45,10 +44,12 @@ impl<T: 'static> Stream<T> {
         let mut results = self.results(client);
         let mut count = 0;
         while let Some(next) = results.next_delivery().await {
-            match next?.take().body {
-                Body::Error(error) => return Err(Error::Item(*error)),
-                _ => count += 1,
+            let delivery = next?;
+            if let Some(error) = delivery.error() {
+                return Err(Error::Item(error.clone()));
             }
+            delivery.take();
+            count += 1;
         }
         Ok(count)
     }
@@ -71,15 +72,15 @@ impl<T: 'static> Stream<T> {
         node.input = name.input;
         self.push(node, Carries::All);
         let terminal = self.push(Node::new("errors", Op::Terminal, Site::Client), Carries::Errors);
-        let (consumer, deliveries) = mpsc::unbounded_channel();
+        let (consumer, deliveries) = consumer();
         self.local.stages.insert(terminal, LocalStage::Terminal(consumer));
         let mut results: Results<T> = Results::new(self.submit(client), deliveries);
         let job = results.job();
         let mut errors = Vec::new();
         while let Some(next) = results.next_delivery().await {
-            if let Body::Error(error) = next?.take().body {
-                errors.push(*error);
-            }
+            let delivery = next?;
+            errors.extend(delivery.error().cloned());
+            delivery.take();
         }
         Ok((job.ended().await?, errors))
     }
@@ -94,7 +95,7 @@ impl<T: DeserializeOwned + 'static> Stream<T> {
         let mut results = self.results(client);
         let mut values = Vec::new();
         while let Some(next) = results.next_delivery().await {
-            values.push(decode(next?.take())?);
+            values.push(take(next?)?);
         }
         Ok(values)
     }
@@ -110,7 +111,7 @@ impl<T: DeserializeOwned + 'static> Stream<T> {
         let mut results = self.results(client);
         let (mut values, mut errors) = (Vec::new(), Vec::new());
         while let Some(next) = results.next_delivery().await {
-            match decode(next?.take()) {
+            match take(next?) {
                 Ok(value) => values.push(value),
                 Err(error) => errors.push(error),
             }
@@ -130,13 +131,14 @@ impl<T: DeserializeOwned + 'static> Stream<T> {
         let mut results = self.results(client);
         let mut values = Vec::with_capacity(n.min(1024));
         while let Some(next) = results.next_delivery().await {
-            let delivery: Delivery = next?;
+            let delivery = next?;
             // What was under way when the channel was cut is not part of the answer.
             if values.len() == n {
                 continue;
             }
-            let last = values.len() + 1 == n && !delivery.item().is_error();
-            values.push(decode(if last { delivery.take_last() } else { delivery.take() })?);
+            let is_last = values.len() + 1 == n;
+            values.push(decode(&delivery)?);
+            if is_last { delivery.take_last() } else { delivery.take() }
         }
         Ok(values)
     }
@@ -155,7 +157,7 @@ impl<T: DeserializeOwned + 'static> Stream<T> {
         let job = results.job();
         while let Some(next) = results.next_delivery().await {
             let delivery = next?;
-            f(decode(delivery.item().clone())?).await;
+            f(decode(&delivery)?).await;
             delivery.take();
         }
         Ok(job.ended().await?)

@@ -9,9 +9,8 @@ use anyhow::Context as _;
 use futures_util::StreamExt;
 use serde_json::Value;
 use stageline_protocol::pipeline::Op;
-use stageline_protocol::{Body, ErrorKind, Item};
-use stageline_worker::runtime::RootStream;
-use stageline_worker::sdk::{Fault, Payload, json};
+use stageline_protocol::{Body, Item};
+use stageline_worker::sdk::{DEFAULT_MAX_PAYLOAD, Payload, Roots, StageError, json};
 
 use super::Told;
 use super::args::Run;
@@ -102,14 +101,10 @@ fn submit(
     // The terminal is added when the results are asked for, under the sink's name.
     let sink = pipeline.stages.pop().map(|stage| stage.name);
     pipeline.channels.pop();
-    let roots: RootStream = inputs.start()?.map(root).boxed();
+    let roots = inputs.start()?.map(|input| input.map(Value::String).map_err(StageError::msg));
+    let roots = Roots::new(roots, DEFAULT_MAX_PAYLOAD);
     Ok(Stream::<Value>::declared(pipeline, roots)
         .results_as(sink.as_deref().unwrap_or("sink"), client))
-}
-
-fn root(root: Result<String, String>) -> Result<Payload, Fault> {
-    let fault = |message| Fault { kind: ErrorKind::Failed, message, attempts: 1 };
-    json::to_payload(&Value::String(root.map_err(fault)?)).map_err(|e| fault(e.to_string()))
 }
 
 /// Takes the results to where they go, until the job is over or somebody ends it; then says how it
@@ -177,7 +172,7 @@ async fn take_all(
 ) -> Result<(), Ended> {
     while let Some(next) = results.next_delivery().await {
         let delivery = next.map_err(Ended::Over)?;
-        let failed = outputs.write(delivery.item()).await;
+        let failed = outputs.write(&delivery.item()).await;
         let failed = failed.map_err(|error| Ended::Broken(error.to_string(), error.into()))?;
         delivery.take();
         if failed && fail_fast {

@@ -6,13 +6,13 @@ use stageline_protocol::control::{JobStatus, JobView, Peer, Submit, TaskEnd, Tas
 use stageline_protocol::item::shortened;
 use stageline_protocol::task::{Dials, Plan};
 use stageline_protocol::{StageId, TaskId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::handle::Applied;
 use super::routes::Routes;
 use super::task::{Event, Peers, TaskSender};
-use super::work::{Delivery, RootStream};
-use crate::sdk::Registry;
+use super::terminal::Consumer;
+use crate::sdk::{Registry, Roots};
 
 /// The parts of a job that run in its client's process.
 #[derive(Default)]
@@ -26,9 +26,9 @@ pub struct LocalJob {
 /// A source or a terminal in the client's process.
 pub enum LocalStage {
     /// The roots, in order.
-    Source(RootStream),
-    /// Where the items go. Unbounded, because credits bound what is delivered and not yet taken.
-    Terminal(mpsc::UnboundedSender<Delivery>),
+    Source(Roots),
+    /// Where the items go.
+    Terminal(Consumer),
 }
 
 /// What a client is told of its job.

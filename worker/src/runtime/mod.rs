@@ -8,6 +8,7 @@
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item; `burst`: with a run.
+//!   `source`, `terminal`: where roots come from, and where items go.
 //! - `gate`: what is in process, beside each other or one suspect alone.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
 //!   under gRPC.
@@ -24,7 +25,9 @@ mod network;
 mod node;
 mod routes;
 mod session;
+mod source;
 mod task;
+mod terminal;
 mod work;
 
 pub use accept::{ListenError, Listener, serve_links};
@@ -33,4 +36,4 @@ pub use job::{JobUpdate, LocalJob, LocalStage};
 pub use network::Dialler;
 pub use node::{Node, NodeConfig, Stopped};
 pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
-pub use work::{Delivery, RootStream};
+pub use terminal::{Consumer, Deliveries, Delivery, consumer};

@@ -13,7 +13,7 @@ use stageline_protocol::item::shortened;
 use stageline_protocol::run::Run;
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
-use stageline_protocol::{Body, ConnId, Frame, JobId, Lineage, TaskId, Time};
+use stageline_protocol::{Body, ConnId, Content, Frame, JobId, Lineage, TaskId, Time};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ use super::gate::{Alone, Gate};
 use super::handle::{Applied, NodeEvent};
 use super::link::{Handed, Outbound, OutboundStream};
 use super::routes::Routes;
+use super::source;
+use super::terminal::Terminal;
 use super::work::{self, Place, TaskSlot, Work};
 use crate::sdk::{Payload, TaskContext, blocking_calls};
 
@@ -51,12 +53,12 @@ pub(crate) enum Event {
     /// A connection ended, or could not be made.
     Down { key: LinkKey, conn: ConnId },
     /// Roots that the source made.
-    Roots { batch: Vec<Body>, exhausted: bool },
+    Roots { batch: Vec<Content>, exhausted: bool },
     /// Outputs that an expansion made; `room` is told when it may make more.
     Outputs { input: u64, payloads: Vec<Payload>, room: oneshot::Sender<()> },
     /// Calls are done, or will go on by themselves.
     Burst(Box<burst::Done>),
-    /// A function is done, or a consumer has taken an item.
+    /// A function is done.
     Finished { input: u64, finished: Finished },
     /// A function waits between two attempts.
     ReleaseSlot { input: u64 },
@@ -66,6 +68,8 @@ pub(crate) enum Event {
     Verdicts(Vec<(Lineage, Verdict)>),
     /// The process is empty for this input.
     Isolated { input: u64, alone: Alone },
+    /// The consumer has taken some items.
+    Taken,
     /// The consumer wants no more.
     CutInputs,
     /// The coordinator has answered a heartbeat.
@@ -139,8 +143,7 @@ impl TaskLoop {
         let sink = match self.work {
             Work::Source(roots) => {
                 let (place, own) = (self.place.clone(), self.own.clone());
-                let roots = work::polite(roots, self.gate.clone());
-                running.spawn(work::run_source(roots, place, pulled, own));
+                running.spawn(source::run(roots, self.gate.clone(), place, pulled, own));
                 Sink::Source
             }
             Work::Function(invoker) => {
@@ -150,7 +153,7 @@ impl TaskLoop {
                     .map(|burst| Bursts::new(burst, cx.clone(), place, gate, own, self.started));
                 Sink::Function(invoker)
             }
-            Work::Terminal(consumer) => Sink::Terminal(consumer),
+            Work::Terminal(consumer) => Sink::Terminal(Terminal::new(consumer, self.own.clone())),
         };
         let mut state = State {
             task: self.task,
@@ -187,7 +190,7 @@ impl TaskLoop {
 enum Sink {
     Source,
     Function(crate::sdk::Invoker),
-    Terminal(mpsc::UnboundedSender<super::Delivery>),
+    Terminal(Terminal),
 }
 
 struct State {
@@ -319,10 +322,7 @@ impl State {
                 }
             }
             Event::Down { key, conn } => self.task.on_down(now, key, conn),
-            Event::Roots { batch, exhausted } => {
-                let roots = batch.into_iter().map(Into::into).collect();
-                self.task.roots(now, roots, exhausted);
-            }
+            Event::Roots { batch, exhausted } => self.task.roots(now, batch, exhausted),
             Event::Outputs { input, payloads, room } => {
                 for payload in payloads {
                     self.task.emit(now, input, payload.encoding, payload.bytes);
@@ -349,6 +349,13 @@ impl State {
                 if self.isolating.remove(&input).is_some() {
                     self.alone.insert(input, alone);
                     self.task.isolated(now, input, blocking_calls() > 0);
+                }
+            }
+            Event::Taken => {
+                if let Sink::Terminal(terminal) = &mut self.sink {
+                    for inputs in terminal.taken() {
+                        self.task.finish_all(now, inputs, false);
+                    }
                 }
             }
             Event::CutInputs => self.task.cut_inputs(now),
@@ -493,6 +500,9 @@ impl State {
     }
 
     fn start_run(&mut self, input: u64, run: Run) {
+        if let Sink::Terminal(terminal) = &mut self.sink {
+            return terminal.hand(input, run);
+        }
         let run = match &mut self.bursts {
             Some(bursts) => bursts.start(&mut self.task, &mut self.running, input, run),
             None => Some(run),
@@ -504,11 +514,7 @@ impl State {
 
     fn start(&mut self, input: u64, lineage: stageline_protocol::Lineage, body: Body) {
         match &self.sink {
-            Sink::Source => {}
-            Sink::Terminal(consumer) => {
-                let delivery = work::delivery(lineage, body, input, &self.own);
-                let _consumer_gone = consumer.send(delivery);
-            }
+            Sink::Source | Sink::Terminal(_) => {}
             Sink::Function(invoker) => {
                 let Body::Value(encoding, bytes) = body else { return };
                 let (invoker, own) = (invoker.clone(), self.own.clone());

@@ -3,73 +3,33 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use futures_util::stream::{BoxStream, Stream, StreamExt};
+use futures_util::stream::{BoxStream, StreamExt};
 use stageline_protocol::item::shortened;
 use stageline_protocol::task::Finished;
-use stageline_protocol::{Body, ErrorKind, Item, ItemError, Lineage};
-use tokio::sync::{mpsc, oneshot};
+use stageline_protocol::{ErrorKind, ItemError};
+use tokio::sync::oneshot;
 
 use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
-use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Rest, Slot, panic_message};
+use super::terminal::Consumer;
+use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Rest, Roots, Slot, panic_message};
 
 /// Outputs of an expansion that are handed over at a time, at the most.
 const CHUNK: usize = 64;
 /// Once they have so many bytes, no more are added.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// The roots of a source, in order. A fault becomes an error item with a root of its own. A panic
-/// fails the job: what the source still had is not known, so it must not look exhausted.
-pub type RootStream = BoxStream<'static, Result<Payload, Fault>>;
-
 /// What a task does.
 pub(super) enum Work {
     /// Makes roots.
-    Source(RootStream),
+    Source(Roots),
     /// Runs a function on each item.
     Function(Invoker),
     /// Hands each item to a consumer.
-    Terminal(mpsc::UnboundedSender<Delivery>),
-}
-
-/// An item at its terminal. It counts as taken, and is acked, when it is [taken](Delivery::take);
-/// until then it holds credit, so a consumer that waits slows the pipeline down. One that is dropped
-/// instead is never acked.
-#[derive(Debug)]
-pub struct Delivery {
-    item: Item,
-    input: u64,
-    task: TaskSender,
-}
-
-impl Delivery {
-    pub(super) const fn new(item: Item, input: u64, task: TaskSender) -> Self {
-        Self { item, input, task }
-    }
-
-    /// The item: a value or an error.
-    #[must_use]
-    pub const fn item(&self) -> &Item {
-        &self.item
-    }
-
-    /// Takes the item: everything upstream may forget it.
-    pub fn take(self) -> Item {
-        let event = Event::Finished { input: self.input, finished: Finished::Nothing };
-        let _job_over = self.task.send(event);
-        self.item
-    }
-
-    /// Takes the item, and ends the channel: no more is wanted. Everything upstream stops.
-    pub fn take_last(self) -> Item {
-        let Self { item, input, task } = self;
-        let _job_over = task.send(Event::Finished { input, finished: Finished::Nothing });
-        let _job_over = task.send(Event::CutInputs);
-        item
-    }
+    Terminal(Consumer),
 }
 
 /// What names the place of a failure in an error item.
@@ -243,116 +203,16 @@ impl Slot for TaskSlot {
     fn retrying(&self) {}
 }
 
-/// A source that is polled only while nobody is alone in its process.
-pub(super) fn polite(roots: RootStream, gate: Option<Gate>) -> RootStream {
-    match gate {
-        Some(gate) => Polite { roots, gate, waiting: None }.boxed(),
-        None => roots,
-    }
-}
-
-struct Polite {
-    roots: RootStream,
-    gate: Gate,
-    waiting: Option<BoxFuture<'static, Inside>>,
-}
-
-impl Stream for Polite {
-    type Item = Result<Payload, Fault>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        let inside = match self.gate.try_enter() {
-            Some(inside) => inside,
-            None => {
-                let gate = self.gate.clone();
-                let enter = || -> BoxFuture<'static, Inside> {
-                    Box::pin(async move { gate.enter().await })
-                };
-                ready!(self.waiting.get_or_insert_with(enter).as_mut().poll(cx))
-            }
-        };
-        self.waiting = None;
-        let root = self.roots.poll_next_unpin(cx);
-        drop(inside);
-        root
-    }
-}
-
-/// Asks a source for roots, as its task's machine asks for them. A panic of the source is its task's
-/// failure, and the job's.
-pub(super) async fn run_source(
-    roots: RootStream,
-    place: Arc<Place>,
-    pulls: mpsc::UnboundedReceiver<(u64, u64)>,
-    task: TaskSender,
-) {
-    let made = make_roots(roots, &place, pulls, &task);
-    if let Err(panic) = AssertUnwindSafe(made).catch_unwind().await {
-        let said = panic_message(&*panic);
-        let message = format!(
-            "the source panicked, and what it had left is not known: {said}. A source that cannot \
-             go on with an item answers with an error in its place"
-        );
-        let _task_over = task.send(Event::Failed(message));
-    }
-}
-
-async fn make_roots(
-    mut roots: RootStream,
-    place: &Place,
-    mut pulls: mpsc::UnboundedReceiver<(u64, u64)>,
-    task: &TaskSender,
-) {
-    while let Some((items, bytes)) = pulls.recv().await {
-        let mut batch = Vec::new();
-        let mut size = 0;
-        let mut exhausted = false;
-        // The first root is waited for; after it, only what is there already.
-        let mut next = roots.next().await;
-        loop {
-            let Some(root) = next else {
-                exhausted = true;
-                break;
-            };
-            let body = match root {
-                Ok(payload) => Body::Value(payload.encoding, payload.bytes),
-                Err(fault) => Body::Error(place.error(fault)),
-            };
-            size += match &body {
-                Body::Value(_, bytes) => bytes.len() as u64,
-                _ => 0,
-            };
-            batch.push(body);
-            if batch.len() as u64 >= items || size >= bytes {
-                break;
-            }
-            match Ready(&mut roots).await {
-                Some(root) => next = root,
-                None => break,
-            }
-        }
-        if task.send(Event::Roots { batch, exhausted }).is_err() || exhausted {
-            return;
-        }
-        // A source that is always ready must not keep others from running.
-        tokio::task::yield_now().await;
-    }
-}
-
-/// The next root if it is there already.
-struct Ready<'a>(&'a mut RootStream);
+/// The next output if it is there already.
+struct Ready<'a>(&'a mut BoxStream<'static, Result<Payload, Fault>>);
 
 impl Future for Ready<'_> {
     type Output = Option<Option<Result<Payload, Fault>>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         match self.0.poll_next_unpin(cx) {
-            Poll::Ready(root) => Poll::Ready(Some(root)),
+            Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => Poll::Ready(None),
         }
     }
-}
-
-pub(super) fn delivery(lineage: Lineage, body: Body, input: u64, task: &TaskSender) -> Delivery {
-    Delivery::new(Item::new(lineage, body), input, task.clone())
 }

@@ -123,7 +123,9 @@ impl Outcomes {
 
     fn answered<Out: Serialize + 'static>(&mut self, answer: Answer<Out>) -> Result<(), Failure> {
         match answer {
-            Answer::Output(output) => return self.output(output),
+            Answer::Output(output) => {
+                self.output(output)?;
+            }
             Answer::Keep => {
                 if let Some(Outcome::Kept(count)) = self.list.last_mut() {
                     *count += 1;
@@ -142,14 +144,19 @@ impl Outcomes {
         Ok(())
     }
 
-    fn output<Out: Serialize + 'static>(&mut self, output: Out) -> Result<(), Failure> {
+    /// Adds an output. Answers its size.
+    pub(super) fn output<Out: Serialize + 'static>(
+        &mut self,
+        output: Out,
+    ) -> Result<usize, Failure> {
         let output = match codec::into_bytes(output) {
             Ok(bytes) => {
-                admit_size(bytes.len(), self.max_payload)?;
+                let size = bytes.len();
+                admit_size(size, self.max_payload)?;
                 if !self.pack(Encoding::Raw, &bytes) {
                     self.put(Outcome::Outputs(Encoding::Raw, bytes.into()));
                 }
-                return Ok(());
+                return Ok(size);
             }
             Err(output) => output,
         };
@@ -157,14 +164,15 @@ impl Outcomes {
         value.clear();
         codec::write(&output, &mut value)
             .map_err(|error| Failure::permanent(ErrorKind::Encode, error))?;
-        admit_size(value.len(), self.max_payload)?;
+        let size = value.len();
+        admit_size(size, self.max_payload)?;
         if self.pack(Encoding::MessagePack, &value) {
             self.value = value;
         } else {
             let packed = Packed::from(bytes::Bytes::from(value));
             self.put(Outcome::Outputs(Encoding::MessagePack, packed));
         }
-        Ok(())
+        Ok(size)
     }
 
     /// Copies an output behind the others. False if it is too large for that.
@@ -179,7 +187,7 @@ impl Outcomes {
         }
     }
 
-    fn failed(&mut self, failure: Failure) {
+    pub(super) fn failed(&mut self, failure: Failure) {
         self.put(Outcome::Failed(failure.into_fault(1)));
     }
 

@@ -21,6 +21,7 @@ use super::codec::{self, Payload};
 use super::context::Context;
 use super::error::{Failure, StageError};
 use super::handler::Handler;
+use super::roots::Roots;
 
 /// A stage function of some operator, ready to run: what a [`Registry`](super::Registry) holds, and
 /// what the factory of a parameterised function makes.
@@ -49,8 +50,8 @@ pub(crate) struct Calls {
 /// One attempt. The function is first called when the future is polled, so a panic shows there.
 pub(crate) type Call =
     Arc<dyn Fn(Context, Payload) -> BoxFuture<'static, Result<Made, Failure>> + Send + Sync>;
-/// A source, from a position.
-pub(crate) type Open = Arc<dyn Fn(Context, u64) -> Outputs + Send + Sync>;
+/// A source, from a position, whose payloads are of so many bytes at the most.
+pub(crate) type Open = Arc<dyn Fn(Context, u64, usize) -> Roots + Send + Sync>;
 pub(crate) type Outputs = BoxStream<'static, Result<Payload, Failure>>;
 
 /// What one attempt made.
@@ -278,7 +279,7 @@ impl StageFunction {
         F: Handler<M, u64>,
         F::Output: Stream<Item = Out> + Send + 'static,
     {
-        Self::opening(f, |out| encode(out))
+        Self::opening(f, Ok)
     }
 
     /// A fallible source: a failure is an error item in the place of a root.
@@ -288,7 +289,7 @@ impl StageFunction {
         F: Handler<M, u64>,
         F::Output: Stream<Item = Result<Out, StageError>> + Send + 'static,
     {
-        Self::opening(f, |out| encode(out?))
+        Self::opening(f, |out| Ok(out?))
     }
 
     /// A function that makes one answer of each input.
@@ -356,17 +357,19 @@ impl StageFunction {
         Self::item_by_item(Op::FlatMap, false, call)
     }
 
-    fn opening<R, M, F>(f: F, encode: fn(R) -> Result<Payload, Failure>) -> Self
+    fn opening<R, Out, M, F>(f: F, value: fn(R) -> Result<Out, Failure>) -> Self
     where
         R: 'static,
+        Out: Serialize + 'static,
         F: Handler<M, u64>,
         F::Output: Stream<Item = R> + Send + 'static,
     {
         let f = Arc::new(f);
-        let open: Open = Arc::new(move |cx, position| {
+        let open: Open = Arc::new(move |cx, position, max_payload| {
             let f = Arc::clone(&f);
             // The function is called by the first poll, as the stream's own code is: panics show there.
-            stream::once(async move { f.call(|| cx, position) }).flatten().map(encode).boxed()
+            let values = stream::once(async move { f.call(|| cx, position) }).flatten();
+            Roots::of(values.map(value), max_payload)
         });
         Self { op: Op::Source, blocking: false, body: Body::Open(open) }
     }
@@ -501,5 +504,5 @@ where
     I::Item: Serialize + 'static,
     I::IntoIter: Send + 'static,
 {
-    Made::Many(stream::iter(outputs.into_iter().map(|out| encode(out))).boxed())
+    Made::Many(stream::iter(outputs.into_iter().map(encode)).boxed())
 }

@@ -47,6 +47,7 @@ mod operators;
 mod outputs;
 mod policy;
 mod registry;
+mod roots;
 #[cfg(test)]
 mod tests;
 mod type_name;
@@ -62,6 +63,7 @@ pub use handler::{ContextAndInput, Handler, InputOnly};
 pub use invoke::{Invoker, Reply, Slot};
 pub use name::{Sink, SinkName, Source, SourceName, Stage, StageName};
 pub use registry::{Registry, RegistryError};
+pub use roots::Roots;
 
 /// The largest payload that a function may make, in bytes, unless the registry says otherwise.
 pub const DEFAULT_MAX_PAYLOAD: usize = 64 * 1024 * 1024;

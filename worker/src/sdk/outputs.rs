@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::stream::Stream;
 use stageline_protocol::ErrorKind;
 use tokio::time::Sleep;
 
@@ -119,16 +119,4 @@ impl Stream for Expansion {
         };
         Poll::Ready(failure.map(|failure| Err(failure.into_fault(self.attempt))))
     }
-}
-
-/// The roots of a source. A failure stands for a root, and the source goes on after it. Panics pass:
-/// whoever polls decides what becomes of a source that cannot be asked again.
-pub(crate) fn roots(
-    roots: Outputs,
-    max_payload: usize,
-) -> impl Stream<Item = Result<Payload, Fault>> + Send + 'static {
-    roots.map(move |root| {
-        root.and_then(|payload| admit(payload, max_payload))
-            .map_err(|failure| failure.into_fault(1))
-    })
 }

@@ -7,17 +7,14 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt};
 use stageline_protocol::control::Function;
 use stageline_protocol::pipeline::{Op, Stage, TypeTag};
 
-use super::codec::Payload;
 use super::context::Context;
-use super::error::Fault;
 use super::function::{Body, StageFunction};
 use super::invoke::Invoker;
 use super::name::Name;
-use super::outputs::roots;
+use super::roots::Roots;
 use super::{DEFAULT_MAX_PAYLOAD, DEFAULT_SLOTS};
 
 /// The named stage functions of a program: what a worker offers to its coordinator.
@@ -301,12 +298,7 @@ impl Registry {
     /// # Errors
     /// Says why the stage cannot run here, as [`invoker`](Self::invoker) does; also when it has a
     /// timeout or retries, which a source cannot have.
-    pub fn open_source(
-        &self,
-        stage: &Stage,
-        position: u64,
-        cx: Context,
-    ) -> Result<BoxStream<'static, Result<Payload, Fault>>, String> {
+    pub fn open_source(&self, stage: &Stage, position: u64, cx: Context) -> Result<Roots, String> {
         let Body::Open(open) = self.resolve(stage)?.body else {
             return Err(format!("stage {:?} is no source", stage.name));
         };
@@ -317,7 +309,7 @@ impl Registry {
                 stage.name
             ));
         }
-        Ok(roots(open(cx, position), self.max_payload).boxed())
+        Ok(open(cx, position, self.max_payload))
     }
 
     /// Finds and makes the function of a stage, and checks that it is the one meant.

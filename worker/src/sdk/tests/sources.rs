@@ -1,5 +1,7 @@
 //! Named sources: functions of a position.
 
+use std::future::poll_fn;
+
 use futures_util::{StreamExt, stream};
 use stageline_protocol::ErrorKind;
 use stageline_protocol::pipeline::Op;
@@ -8,8 +10,24 @@ use super::super::{Context, Registry, Source, StageError};
 use super::*;
 
 async fn roots(registry: &Registry, position: u64) -> Vec<Result<u64, Fault>> {
-    let roots = registry.open_source(&stage(Op::Source), position, test_context()).unwrap();
-    roots.map(|root| root.map(|p| value(&p))).collect().await
+    let mut roots = registry.open_source(&stage(Op::Source), position, test_context()).unwrap();
+    let mut all = Vec::new();
+    let mut ended = false;
+    while !ended {
+        ended = poll_fn(|waker| roots.poll_make(waker, 2, 1 << 20)).await;
+        for made in roots.take() {
+            let (encoding, values) = match made {
+                Ok(values) => values,
+                Err(fault) => {
+                    all.push(Err(fault));
+                    continue;
+                }
+            };
+            let payloads = (0..values.len()).map(|n| Payload { encoding, bytes: values.get(n) });
+            all.extend(payloads.map(|payload| Ok(value(&payload))));
+        }
+    }
+    all
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, stream};
 use stageline_protocol::control::{TaskEnd, TaskPlan};
 use stageline_protocol::pipeline::{Carries, Channel, Pipeline, Stage};
 use stageline_protocol::{Epoch, StageId, Term};
@@ -9,7 +9,8 @@ use stageline_protocol::{Epoch, StageId, Term};
 use tokio::sync::Notify;
 
 use super::super::*;
-use crate::runtime::{SessionChannel, SessionFuture};
+use crate::runtime::{SessionChannel, SessionFuture, consumer};
+use crate::sdk::{Roots, StageError};
 
 const JOB: JobId = JobId(1);
 const LEASE: Duration = Duration::from_secs(5);
@@ -22,10 +23,11 @@ async fn a_client_keeps_its_own_job_however_long_the_coordinator_is_away() {
     let (node, handle) = Node::new(config(ProcessKind::Client), coordinator.clone());
     let node = tokio::spawn(node.run());
     let mut session = coordinator.session().await;
-    let (results, _taken) = mpsc::unbounded_channel();
+    let (results, _taken) = consumer();
+    let roots = stream::pending::<Result<u64, StageError>>();
     let local = LocalJob {
         stages: BTreeMap::from([
-            (SOURCE, LocalStage::Source(stream::pending().boxed())),
+            (SOURCE, LocalStage::Source(Roots::new(roots, 1))),
             (TERMINAL, LocalStage::Terminal(results)),
         ]),
         ..LocalJob::default()
