@@ -62,7 +62,9 @@ impl Task {
         }
         let (queued, bytes) = self.queued();
         let items = self.limits.batch_items.saturating_sub(queued).min(window.room());
-        if items > 0 && bytes < self.limits.batch_bytes {
+        // Not for a few at a time: they would go on as few.
+        let low = queued <= self.limits.batch_items / 2;
+        if items > 0 && low && bytes < self.limits.batch_bytes {
             self.source.pulling = true;
             let bytes = self.limits.batch_bytes - bytes;
             self.effects.push_back(Effect::Pull { items, bytes });
