@@ -456,3 +456,105 @@ impl Packer {
         Packed::cut(blob, ends)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::StageId;
+    use crate::lineage::Step;
+
+    fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let alike = (0_usize..20, 1_usize..40).prop_map(|(length, count)| vec![length; count]);
+        let each =
+            prop::collection::vec(prop_oneof![0_usize..20, Just(LARGE), Just(LARGE + 1)], 1..40);
+        let filled = |(n, length): (usize, usize)| vec![n as u8; length];
+        prop_oneof![alike, each].prop_map(move |l| l.into_iter().enumerate().map(filled).collect())
+    }
+
+    fn pack(payloads: &[Vec<u8>]) -> Vec<Packed> {
+        let (mut packer, mut all) = (Packer::new(), Vec::new());
+        for payload in payloads {
+            if !packer.push(payload) {
+                all.extend(packer.take());
+                if !packer.push(payload) {
+                    all.push(Bytes::from(payload.clone()).into());
+                }
+            }
+        }
+        all.extend(packer.take());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_there_again(payloads in payloads(), at in any::<prop::sample::Index>()) {
+            let packed = pack(&payloads);
+            let all = packed.iter().flat_map(|p| (0..p.len()).map(|n| p.get(n)));
+            prop_assert!(all.eq(payloads.iter().map(|p| Bytes::from(p.clone()))));
+
+            for values in packed {
+                let whole = Run::new(
+                    Lineage::root(StageId(0), 7),
+                    Content::Values(Encoding::Raw, values.clone()),
+                );
+                let items: Vec<Item> = whole.items().collect();
+                prop_assert_eq!(whole.size(), items.iter().map(Item::size).sum::<u64>());
+                prop_assert!(items.iter().zip(7..).all(|(item, root)| item.lineage.root == root));
+                for fitting in 0..=whole.len() {
+                    let bytes = items.iter().take(fitting as usize).map(Item::size).sum();
+                    prop_assert_eq!(whole.fitting(bytes), fitting);
+                }
+                let at = at.index(values.len() as usize) as u64;
+                if at > 0 {
+                    let mut first = whole.clone();
+                    let mut rest = first.split_off(at);
+                    let sizes = (first.size(), rest.size());
+                    rest.compact();
+                    prop_assert_eq!(sizes, (first.size(), rest.size()));
+                    prop_assert!(first.items().chain(rest.items()).eq(items));
+                    let mut head = whole.content.sizes();
+                    let tail = head.split_off(at);
+                    prop_assert_eq!((head.total(), tail.total()), sizes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn little_of_a_large_blob_does_not_keep_all_of_it() {
+        let blob = Bytes::from(vec![1; 1_000]);
+        let mut few = Packed::alike(blob.clone(), 10, 100).map(|all| all.slice(3..5));
+        few.as_mut().into_iter().for_each(Packed::compact);
+        assert_eq!(few.map(|few| few.blob), Some(Bytes::from(vec![1; 20])));
+        assert!(blob.is_unique(), "nobody else has it");
+    }
+
+    #[test]
+    fn payloads_that_do_not_fit_their_blob_are_none() {
+        let blob = Bytes::from_static(b"abcdef");
+        assert!(Packed::alike(blob.clone(), 2, 3).is_some());
+        assert!(Packed::alike(blob.clone(), 2, 2).is_none());
+        assert!(Packed::alike(Bytes::new(), 5, 0).is_none());
+        assert!(Packed::alike(blob.clone(), u64::MAX, u64::MAX).is_none());
+        assert!(Packed::cut(blob.clone(), vec![2, 2, 6]).is_some());
+        assert!(Packed::cut(blob.clone(), vec![2, 1, 6]).is_none());
+        assert!(Packed::cut(blob.clone(), vec![2, 5]).is_none());
+        assert!(Packed::cut(Bytes::new(), vec![]).is_none());
+    }
+
+    #[test]
+    fn a_run_counts_on_along_roots_or_outputs_and_past_branches() {
+        let root = Lineage::root(StageId(0), 5);
+        let output = root.with(Step::Output(2));
+        let branch = output.with(Step::Branch(1));
+        assert_eq!(root.after(2).to_string(), "7");
+        assert_eq!(output.after(2).to_string(), "5.4");
+        assert_eq!(branch.after(1).to_string(), "5.3.b1");
+        assert_eq!(root.with(Step::Branch(0)).after(1).to_string(), "6.b0");
+        assert!(branch.is_before(&branch.after(1)) && !branch.is_before(&branch.after(2)));
+        let end = root.with(Step::End(1));
+        assert!(!end.is_before(&end.after(1)) && end.place().is_none());
+    }
+}
