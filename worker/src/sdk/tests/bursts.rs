@@ -101,7 +101,7 @@ fn functions() -> Vec<(Op, Registry)> {
             Op::Filter,
             registry().try_filter("f", |cx: Context, n: u64| {
                 let acts = act(cx, n);
-                async move { acts.await.map(|_| n / 10 % 3 > 0) }
+                async move { acts.await.map(|_| !(n / 10).is_multiple_of(3)) }
             }),
         ),
         (
