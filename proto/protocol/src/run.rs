@@ -409,6 +409,8 @@ impl Hash for Sizes {
 pub struct Packer {
     blob: BytesMut,
     ends: Vec<u32>,
+    /// How large the last blob was: room for the next one is made at once.
+    room: usize,
 }
 
 /// A payload above this is not copied to be packed: a run of its own costs less.
@@ -426,7 +428,7 @@ impl Packer {
     /// Nothing packed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { blob: BytesMut::new(), ends: Vec::new() }
+        Self { blob: BytesMut::new(), ends: Vec::new(), room: 0 }
     }
 
     /// Adds a payload behind the others. False if it wants a blob of its own, or this one is full.
@@ -435,6 +437,9 @@ impl Packer {
         let end = self.blob.len() + payload.len();
         if payload.len() > LARGE || (end > FULL && !self.ends.is_empty()) {
             return false;
+        }
+        if self.blob.is_empty() {
+            self.blob.reserve(self.room.max(payload.len()));
         }
         self.blob.put_slice(payload);
         // At most `FULL` and `LARGE`.
@@ -445,15 +450,17 @@ impl Packer {
     /// What has been packed, if anything; the next blob begins.
     #[must_use]
     pub fn take(&mut self) -> Option<Packed> {
-        let ends = std::mem::take(&mut self.ends);
+        let (first, count) = (u64::from(*self.ends.first()?), self.ends.len() as u64);
         let blob = self.blob.split().freeze();
-        let (first, count) = (*ends.first()?, ends.len());
-        let alike =
-            ends.iter().zip(1_u64..).all(|(end, n)| u64::from(*end) == u64::from(first) * n);
-        if alike {
-            return Packed::alike(blob, first.into(), count as u64);
-        }
-        Packed::cut(blob, ends)
+        self.room = blob.len();
+        let alike = self.ends.iter().zip(1..).all(|(end, n)| u64::from(*end) == first * n);
+        let lengths = if alike {
+            Lengths::Alike { length: first, count }
+        } else {
+            Lengths::Each { ends: self.ends.as_slice().into(), from: 0, to: self.ends.len() }
+        };
+        self.ends.clear();
+        Some(Packed { of: blob.len(), blob, lengths })
     }
 }
 
