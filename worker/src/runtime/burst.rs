@@ -17,6 +17,9 @@
 //! leaves. Not by the burst go marked items, functions with policies, blocking ones and expansions, and
 //! nothing does while somebody is, or wants to be, alone in the process.
 
+#[cfg(test)]
+mod tests;
+
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;

@@ -501,5 +501,5 @@ where
     I::Item: Serialize + 'static,
     I::IntoIter: Send + 'static,
 {
-    Made::Many(stream::iter(outputs.into_iter().map(|out| encode(out))).boxed())
+    Made::Many(stream::iter(outputs.into_iter().map(encode)).boxed())
 }

@@ -32,6 +32,7 @@ mod inputs;
 mod leave;
 mod marks;
 mod outputs;
+mod pace;
 mod peers;
 mod report;
 mod source;
@@ -349,7 +350,7 @@ impl Task {
             marks: marks::Marks::default(),
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
-            source: source::State::new(stage.site == Site::Fleet),
+            source: source::State::new(stage.site == Site::Fleet, pipeline.max_in_flight),
             sources: (0..)
                 .zip(&pipeline.stages)
                 .filter(|(_, stage)| stage.op == Op::Source)
@@ -401,7 +402,7 @@ impl Task {
         self.start_ready();
         self.settle_marks();
         self.regrant(now);
-        self.pull();
+        self.pull(now);
         if self.draining && self.ledger.is_empty() {
             for (key, link) in &mut self.in_links {
                 link.flush = true;
