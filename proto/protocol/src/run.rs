@@ -311,7 +311,8 @@ impl Packed {
                 ((0, 0), &ends[*from..*to], before)
             }
         };
-        let each = ends.iter().map(move |end| u64::from(end - std::mem::replace(&mut before, *end)));
+        let each =
+            ends.iter().map(move |end| u64::from(end - std::mem::replace(&mut before, *end)));
         std::iter::repeat_n(alike.0, alike.1).chain(each)
     }
 

@@ -8,7 +8,7 @@ use crate::runtime::burst::{Bursts, Done};
 
 /// Items that start between two rounds of frames, at the least, if so many can: what comes of them at once
 /// leaves in one frame.
-const STARTS_PER_FRAME: u64 = 256;
+const STARTS_PER_FRAME: u64 = 1_024;
 
 impl State {
     /// Inputs start that had to wait while the loop turned to its events.
