@@ -71,9 +71,8 @@ impl Job {
     fn held_up(&self, source: StageId) -> Option<HeldUp> {
         let task = self.in_views().find(|task| task.id.stage == source)?;
         let said = task.report.source.filter(|said| said.exhausted.is_none())?;
-        let admitted = task.start.saturating_add(task.report.stats.received);
         let root = said.watermark;
-        if admitted.saturating_sub(root) < self.window {
+        if !said.full {
             return None;
         }
         let holds = |id: &&StageId| {

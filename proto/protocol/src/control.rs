@@ -253,6 +253,8 @@ pub struct SourceReport {
     pub watermark: u64,
     /// The number of roots, once the source has no more.
     pub exhausted: Option<u64>,
+    /// Its window has no room: the root at the watermark keeps it from admitting more.
+    pub full: bool,
 }
 
 /// Counters (since the task began) and gauges (now) of a task. The end marker of an

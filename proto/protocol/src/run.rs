@@ -311,7 +311,8 @@ impl Packed {
                 ((0, 0), &ends[*from..*to], before)
             }
         };
-        let each = ends.iter().map(move |end| u64::from(end - std::mem::replace(&mut before, *end)));
+        let each =
+            ends.iter().map(move |end| u64::from(end - std::mem::replace(&mut before, *end)));
         std::iter::repeat_n(alike.0, alike.1).chain(each)
     }
 
@@ -413,6 +414,8 @@ impl Hash for Sizes {
 pub struct Packer {
     blob: BytesMut,
     ends: Vec<u32>,
+    /// How large the last blob was: room for the next one is made at once.
+    room: usize,
 }
 
 /// A payload above this is not copied to be packed: a run of its own costs less.
@@ -430,7 +433,7 @@ impl Packer {
     /// Nothing packed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { blob: BytesMut::new(), ends: Vec::new() }
+        Self { blob: BytesMut::new(), ends: Vec::new(), room: 0 }
     }
 
     /// Adds a payload behind the others. False if it wants a blob of its own, or this one is full.
@@ -439,6 +442,9 @@ impl Packer {
         let end = self.blob.len() + payload.len();
         if payload.len() > LARGE || (end > FULL && !self.ends.is_empty()) {
             return false;
+        }
+        if self.blob.is_empty() {
+            self.blob.reserve(self.room.max(payload.len()));
         }
         self.blob.put_slice(payload);
         // At most `FULL` and `LARGE`.
@@ -449,14 +455,118 @@ impl Packer {
     /// What has been packed, if anything; the next blob begins.
     #[must_use]
     pub fn take(&mut self) -> Option<Packed> {
-        let ends = std::mem::take(&mut self.ends);
+        let (first, count) = (u64::from(*self.ends.first()?), self.ends.len() as u64);
         let blob = self.blob.split().freeze();
-        let (first, count) = (*ends.first()?, ends.len());
-        let alike =
-            ends.iter().zip(1_u64..).all(|(end, n)| u64::from(*end) == u64::from(first) * n);
-        if alike {
-            return Packed::alike(blob, first.into(), count as u64);
+        self.room = blob.len();
+        let alike = self.ends.iter().zip(1..).all(|(end, n)| u64::from(*end) == first * n);
+        let lengths = if alike {
+            Lengths::Alike { length: first, count }
+        } else {
+            Lengths::Each { ends: self.ends.as_slice().into(), from: 0, to: self.ends.len() }
+        };
+        self.ends.clear();
+        Some(Packed { of: blob.len(), blob, lengths })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::StageId;
+    use crate::lineage::Step;
+
+    fn payloads() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let alike = (0_usize..20, 1_usize..40).prop_map(|(length, count)| vec![length; count]);
+        let each =
+            prop::collection::vec(prop_oneof![0_usize..20, Just(LARGE), Just(LARGE + 1)], 1..40);
+        let filled = |(n, length): (usize, usize)| vec![n as u8; length];
+        prop_oneof![alike, each].prop_map(move |l| l.into_iter().enumerate().map(filled).collect())
+    }
+
+    fn pack(payloads: &[Vec<u8>]) -> Vec<Packed> {
+        let (mut packer, mut all) = (Packer::new(), Vec::new());
+        for payload in payloads {
+            if !packer.push(payload) {
+                all.extend(packer.take());
+                if !packer.push(payload) {
+                    all.push(Bytes::from(payload.clone()).into());
+                }
+            }
         }
-        Packed::cut(blob, ends)
+        all.extend(packer.take());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_is_there_again(payloads in payloads(), at in any::<prop::sample::Index>()) {
+            let packed = pack(&payloads);
+            let all = packed.iter().flat_map(|p| (0..p.len()).map(|n| p.get(n)));
+            prop_assert!(all.eq(payloads.iter().map(|p| Bytes::from(p.clone()))));
+
+            for values in packed {
+                let whole = Run::new(
+                    Lineage::root(StageId(0), 7),
+                    Content::Values(Encoding::Raw, values.clone()),
+                );
+                let items: Vec<Item> = whole.items().collect();
+                prop_assert_eq!(whole.size(), items.iter().map(Item::size).sum::<u64>());
+                prop_assert!(items.iter().zip(7..).all(|(item, root)| item.lineage.root == root));
+                for fitting in 0..=whole.len() {
+                    let bytes = items.iter().take(fitting as usize).map(Item::size).sum();
+                    prop_assert_eq!(whole.fitting(bytes), fitting);
+                }
+                let at = at.index(values.len() as usize) as u64;
+                if at > 0 {
+                    let mut first = whole.clone();
+                    let mut rest = first.split_off(at);
+                    let sizes = (first.size(), rest.size());
+                    rest.compact();
+                    prop_assert_eq!(sizes, (first.size(), rest.size()));
+                    prop_assert!(first.items().chain(rest.items()).eq(items));
+                    let mut head = whole.content.sizes();
+                    let tail = head.split_off(at);
+                    prop_assert_eq!((head.total(), tail.total()), sizes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn little_of_a_large_blob_does_not_keep_all_of_it() {
+        let blob = Bytes::from(vec![1; 1_000]);
+        let mut few = Packed::alike(blob.clone(), 10, 100).map(|all| all.slice(3..5));
+        few.as_mut().into_iter().for_each(Packed::compact);
+        assert_eq!(few.map(|few| few.blob), Some(Bytes::from(vec![1; 20])));
+        assert!(blob.is_unique(), "nobody else has it");
+    }
+
+    #[test]
+    fn payloads_that_do_not_fit_their_blob_are_none() {
+        let blob = Bytes::from_static(b"abcdef");
+        assert!(Packed::alike(blob.clone(), 2, 3).is_some());
+        assert!(Packed::alike(blob.clone(), 2, 2).is_none());
+        assert!(Packed::alike(Bytes::new(), 5, 0).is_none());
+        assert!(Packed::alike(blob.clone(), u64::MAX, u64::MAX).is_none());
+        assert!(Packed::cut(blob.clone(), vec![2, 2, 6]).is_some());
+        assert!(Packed::cut(blob.clone(), vec![2, 1, 6]).is_none());
+        assert!(Packed::cut(blob.clone(), vec![2, 5]).is_none());
+        assert!(Packed::cut(Bytes::new(), vec![]).is_none());
+    }
+
+    #[test]
+    fn a_run_counts_on_along_roots_or_outputs_and_past_branches() {
+        let root = Lineage::root(StageId(0), 5);
+        let output = root.with(Step::Output(2));
+        let branch = output.with(Step::Branch(1));
+        assert_eq!(root.after(2).to_string(), "7");
+        assert_eq!(output.after(2).to_string(), "5.4");
+        assert_eq!(branch.after(1).to_string(), "5.3.b1");
+        assert_eq!(root.with(Step::Branch(0)).after(1).to_string(), "6.b0");
+        assert!(branch.is_before(&branch.after(1)) && !branch.is_before(&branch.after(2)));
+        let end = root.with(Step::End(1));
+        assert!(!end.is_before(&end.after(1)) && end.place().is_none());
     }
 }

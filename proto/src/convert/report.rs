@@ -87,11 +87,11 @@ impl Wire for SourceReport {
     type Proto = v1::SourceReport;
 
     fn encode(&self) -> v1::SourceReport {
-        v1::SourceReport { watermark: self.watermark, exhausted: self.exhausted }
+        v1::SourceReport { watermark: self.watermark, exhausted: self.exhausted, full: self.full }
     }
 
     fn decode(p: v1::SourceReport) -> Result<Self, DecodeError> {
-        Ok(Self { watermark: p.watermark, exhausted: p.exhausted })
+        Ok(Self { watermark: p.watermark, exhausted: p.exhausted, full: p.full })
     }
 }
 

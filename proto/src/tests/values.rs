@@ -498,8 +498,8 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
         text().prop_map(TaskEnd::Failed),
     ]);
     let source = option::of(
-        (number(), option::of(number()))
-            .prop_map(|(watermark, exhausted)| SourceReport { watermark, exhausted }),
+        (number(), option::of(number()), any::<bool>())
+            .prop_map(|(watermark, exhausted, full)| SourceReport { watermark, exhausted, full }),
     );
     let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3));
     (task_id(), ended, stats(), source, rest).prop_map(

@@ -37,7 +37,10 @@ impl Cluster {
         let position = position.unwrap_or(0);
         let (pipeline, limits) = (&self.schedule.pipeline, self.schedule.limits);
         let task = Task::new(self.job, id, pipeline, position, limits);
-        let task = task.ok_or_else(|| format!("a view with a task of no stage: {id}"))?;
+        let mut task = task.ok_or_else(|| format!("a view with a task of no stage: {id}"))?;
+        if id.stage != functions::TERMINAL && id.stage != EXPAND {
+            task.set_burst(self.rng.u64(..12));
+        }
         let running = Running {
             task,
             next_root: position,
@@ -174,6 +177,10 @@ impl Cluster {
     /// Items get functions, or a consumer: each for itself, or all at once.
     fn start(&mut self, pid: Pid, id: TaskId, first: u64, run: &Run) -> Result<(), String> {
         let terminal = id.stage == functions::TERMINAL;
+        let run = &match self.within_slots(pid, id, first, run) {
+            Some(within) => within,
+            None => return self.on_the_spot(pid, id, first, run),
+        };
         let at_once = run.len() > 1 && !terminal && id.stage != EXPAND && self.rng.bool();
         let mut values = Vec::new();
         for (input, item) in (first..).zip(run.items()) {
@@ -191,6 +198,32 @@ impl Cluster {
         if at_once {
             self.call_later(pid, id, first, Call::Burst(values));
         }
+        Ok(())
+    }
+
+    /// Of a run that has started beyond the slots, some are postponed; or it is called on the spot: None.
+    fn within_slots(&mut self, pid: Pid, id: TaskId, first: u64, run: &Run) -> Option<Run> {
+        let (now, on_the_spot) = (self.now, self.rng.bool());
+        let task = &mut self.nodes[pid].tasks.get_mut(&id)?.task;
+        let excess = task.excess().min(run.len());
+        if excess == 0 {
+            return Some(run.clone());
+        }
+        if on_the_spot || excess == run.len() {
+            return None;
+        }
+        let mut within = run.clone();
+        let others = within.split_off(run.len() - excess);
+        task.postpone(now, first + within.len(), &others);
+        Some(within)
+    }
+
+    fn on_the_spot(&mut self, pid: Pid, id: TaskId, first: u64, run: &Run) -> Result<(), String> {
+        let values = run.items().map(|item| functions::decode(&item.body));
+        let values: Option<Vec<u64>> = values.collect();
+        let values = values.ok_or_else(|| format!("{id}: started {run:?}, not all values"))?;
+        let name = self.nodes[pid].name.clone();
+        self.burst(pid, id, first, &values, &name);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt;
 use stageline::Stream;
-use stageline_tests::cluster::wait_for;
+use stageline_tests::cluster::{guarded, wait_for};
 use stageline_tests::stages::{FEED, HELD};
 
 use crate::world::{Place, World, everywhere, sorted};
@@ -75,6 +75,33 @@ async fn workers_caps_closures_too() {
     let values = busy.workers(5).collect(&client).await.unwrap();
     assert_eq!((sorted(values), running.load(Ordering::SeqCst)), (sorted(0..200), 0));
     assert_eq!(most.load(Ordering::SeqCst), 5);
+}
+
+/// Whether calls wait for each other asleep or block their threads: all slots are used at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_that_wait_for_each_other_all_run() {
+    let client = World::new(Place::Embedded).await.client;
+    let all_here = Arc::new(tokio::sync::Barrier::new(5));
+    let asleep = Stream::from_iter(0..200u64).map_local(move |n: u64| {
+        let all_here = all_here.clone();
+        async move {
+            all_here.wait().await;
+            n
+        }
+    });
+    let values = guarded(asleep.workers(5).collect(&client)).await.unwrap();
+    assert_eq!(sorted(values), sorted(0..200));
+
+    let both_here = Arc::new(std::sync::Barrier::new(2));
+    let blocked = Stream::from_iter(0..2u64).map_local(move |n: u64| {
+        let both_here = both_here.clone();
+        async move {
+            both_here.wait();
+            n
+        }
+    });
+    let values = guarded(blocked.workers(2).collect(&client)).await.unwrap();
+    assert_eq!(sorted(values), [0, 1]);
 }
 
 #[tokio::test]

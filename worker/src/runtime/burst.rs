@@ -13,9 +13,16 @@
 //! Bursts in the loop end their **turn** after 200 µs; what is left waits until the loop has looked at its
 //! events and has let others run. That is no timer: the loop goes on as soon as it may.
 //!
+//! Bursts in the loop need no slots, since one call is done before the next begins. When the calls of a
+//! function have long been done at once, the machine may start more than there are slots; should one not
+//! be done after all, the burst ends with it, and the rest of the run goes back to the queue.
+//!
 //! A burst is inside the gate as a whole, and each call that goes on is inside from before the burst
 //! leaves. Not by the burst go marked items, functions with policies, blocking ones and expansions, and
 //! nothing does while somebody is, or wants to be, alone in the process.
+
+#[cfg(test)]
+mod tests;
 
 use std::mem;
 use std::sync::Arc;
@@ -37,6 +44,8 @@ use crate::sdk::{Burst, Outcome, Outcomes, TaskContext};
 const AIM: Duration = Duration::from_micros(32);
 /// How long bursts may hold the loop up before it turns to its events.
 const TURN: Duration = Duration::from_micros(200);
+/// After so many calls in a row that were done at once, bursts in the loop may be larger than the slots.
+const CALM: u64 = 256;
 /// Over about so many calls the cost is averaged.
 const MEMORY: u64 = 64;
 
@@ -61,6 +70,8 @@ pub(super) struct Bursts {
     waiting: Vec<(u64, Run)>,
     /// How often all calls were dropped.
     life: u64,
+    /// So many calls in a row were done when they were first polled.
+    at_once: u64,
 }
 
 /// A burst that ran beside the loop.
@@ -103,6 +114,7 @@ impl Bursts {
             over: false,
             waiting: Vec::new(),
             life: 0,
+            at_once: 0,
         }
     }
 
@@ -118,8 +130,10 @@ impl Bursts {
         if run.marked {
             return Some(run);
         }
-        let calls = run.len();
         let fitting = self.cost.fitting();
+        let here = run.len() <= fitting && !self.over;
+        let run = if here { run } else { keep_to_slots(task, self.now(), input, run)? };
+        let calls = run.len();
         if calls <= fitting && self.over {
             self.waiting.push((input, run));
             return None;
@@ -127,11 +141,11 @@ impl Bursts {
         let inside = match &self.gate {
             None => None,
             Some(gate) => match gate.try_enter() {
-                None => return Some(run),
+                None => return keep_to_slots(task, self.now(), input, run),
                 inside => inside,
             },
         };
-        if calls <= fitting {
+        if here {
             self.here(task, running, input, &run, inside);
         } else {
             self.beside(running, input, &run, fitting.max(1), inside);
@@ -149,13 +163,20 @@ impl Bursts {
         inside: Option<Inside>,
     ) {
         let began = Instant::now();
-        (self.burst)(&self.cx, run, &mut self.outcomes);
+        // Beyond the slots there is room for one that is not done, and no more.
+        self.outcomes.stop_at_pending(task.excess() > 0);
+        let called = (self.burst)(&self.cx, run, &mut self.outcomes);
         let ended = Instant::now();
-        self.cost.learn(ended - began, run.len());
+        self.cost.learn(ended - began, called);
         self.over = ended - *self.turn.get_or_insert(began) >= TURN;
         let mut outcomes = mem::replace(&mut self.outcomes, Outcomes::new(self.max_payload));
+        self.at_once = if outcomes.are_done() { self.at_once.saturating_add(called) } else { 0 };
+        task.set_burst(if self.at_once < CALM { 0 } else { self.cost.fitting() });
         self.settle(task, running, ended, input, &mut outcomes, inside.as_ref());
         self.outcomes = outcomes;
+        if called < run.len() {
+            task.postpone(self.time(ended), input + called, &run.slice(called..run.len()));
+        }
     }
 
     /// Bursts of at most so many calls, each a tokio task.
@@ -194,6 +215,10 @@ impl Bursts {
         self.cost.learn(done.took, done.calls);
         if done.life == self.life {
             let (mut outcomes, inside) = (done.outcomes, done.inside);
+            if !outcomes.are_done() {
+                self.at_once = 0;
+                task.set_burst(0);
+            }
             let now = Instant::now();
             self.settle(task, running, now, done.input, &mut outcomes, inside.as_ref());
         }
@@ -209,8 +234,7 @@ impl Bursts {
         outcomes: &mut Outcomes,
         inside: Option<&Inside>,
     ) {
-        let micros = (now - self.started).as_micros();
-        let now = Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        let now = self.time(now);
         for outcome in outcomes.drain() {
             let first = input;
             input += outcome.calls();
@@ -232,6 +256,15 @@ impl Bursts {
         }
     }
 
+    fn now(&self) -> Time {
+        self.time(Instant::now())
+    }
+
+    fn time(&self, at: Instant) -> Time {
+        let micros = (at - self.started).as_micros();
+        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
     /// Whether runs wait for the next turn.
     pub(super) const fn are_left(&self) -> bool {
         !self.waiting.is_empty()
@@ -249,6 +282,22 @@ impl Bursts {
         self.waiting.clear();
         self.life += 1;
     }
+}
+
+/// What is not run on the spot has a slot for each input: the machine takes the others back. None if there
+/// are no others.
+fn keep_to_slots(task: &mut Task, now: Time, first: u64, mut run: Run) -> Option<Run> {
+    let excess = task.excess().min(run.len());
+    if excess == run.len() {
+        task.postpone(now, first, &run);
+        return None;
+    }
+    if excess > 0 {
+        let kept = run.len() - excess;
+        let others = run.split_off(kept);
+        task.postpone(now, first + kept, &others);
+    }
+    Some(run)
 }
 
 /// What the first poll of a call has cost lately.

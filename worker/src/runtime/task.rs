@@ -3,6 +3,8 @@
 //! One loop owns the machine and the links of its task; nothing is locked. It never waits for a peer,
 //! a function or a consumer, so every link is always read.
 
+mod start;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,6 @@ use std::time::Duration;
 use stageline_protocol::control::{TaskEnd, TaskReport};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
 use stageline_protocol::item::shortened;
-use stageline_protocol::run::Run;
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
 use stageline_protocol::{Body, ConnId, Content, Frame, JobId, Lineage, TaskId, Time};
@@ -33,10 +34,6 @@ use crate::sdk::{Payload, TaskContext, blocking_calls};
 
 /// Events handled between two rounds of output, at the most: what forms batches.
 const EVENTS_PER_ROUND: usize = 256;
-
-/// Items that start between two rounds of frames, at the least, if so many can: what comes of them at once
-/// leaves in one frame.
-const STARTS_PER_FRAME: u64 = 256;
 
 /// The way to a task's loop.
 pub(crate) type TaskSender = mpsc::UnboundedSender<Event>;
@@ -232,9 +229,7 @@ impl State {
     async fn run(&mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let writable = self.writable.clone();
         while self.ended.is_none() {
-            for (input, run) in self.bursts.as_mut().map(Bursts::next_turn).unwrap_or_default() {
-                self.start_run(input, run);
-            }
+            self.next_turn();
             self.output();
             while !self.alone.is_empty() && self.park_suspects() {
                 self.output();
@@ -242,7 +237,7 @@ impl State {
             if self.ended.is_some() {
                 break;
             }
-            let left = self.bursts.as_ref().is_some_and(Bursts::are_left);
+            let left = self.is_left();
             if left {
                 tokio::task::yield_now().await;
             }
@@ -329,11 +324,7 @@ impl State {
                 }
                 self.expansions.push_back((input, room));
             }
-            Event::Burst(done) => {
-                if let Some(bursts) = &mut self.bursts {
-                    bursts.done(&mut self.task, &mut self.running, *done);
-                }
-            }
+            Event::Burst(done) => self.burst_done(*done),
             Event::Finished { input, finished } => self.task.finish(now, input, finished),
             Event::ReleaseSlot { input } => self.task.release_slot(now, input),
             Event::WantSlot { input, granted } => {
@@ -400,25 +391,6 @@ impl State {
             let Some((_, room)) = self.expansions.pop_front() else { break };
             let _dropped = room.send(());
         }
-    }
-
-    /// Applies one effect, or some starts. False if there is none.
-    fn apply_next(&mut self) -> bool {
-        let mut started = 0;
-        while started < STARTS_PER_FRAME {
-            match self.task.poll_effect() {
-                Some(Effect::Start { input, run }) => {
-                    started += run.len();
-                    self.start_run(input, run);
-                }
-                Some(effect) => {
-                    self.apply(effect);
-                    return true;
-                }
-                None => return started > 0,
-            }
-        }
-        true
     }
 
     /// Suspects that wait for room give the process up: what makes room may need it.
@@ -496,19 +468,6 @@ impl State {
             }
             Effect::Report => self.report(),
             Effect::End(end) => self.ended = Some(end),
-        }
-    }
-
-    fn start_run(&mut self, input: u64, run: Run) {
-        if let Sink::Terminal(terminal) = &mut self.sink {
-            return terminal.hand(input, run);
-        }
-        let run = match &mut self.bursts {
-            Some(bursts) => bursts.start(&mut self.task, &mut self.running, input, run),
-            None => Some(run),
-        };
-        for (input, item) in run.iter().flat_map(|run| (input..).zip(run.items())) {
-            self.start(input, item.lineage, item.body);
         }
     }
 

@@ -33,7 +33,9 @@ use super::invoke::Reply;
 use super::outputs::{admit, admit_size, guarded};
 
 /// A function, to be called for all items of a run, in order. A run of no values is not for it.
-pub(crate) type Burst = Arc<dyn Fn(&TaskContext, &Run, &mut Outcomes) + Send + Sync>;
+///
+/// Answers how many it has called: all, unless it was to [stop](Outcomes::stop_at_pending).
+pub(crate) type Burst = Arc<dyn Fn(&TaskContext, &Run, &mut Outcomes) -> u64 + Send + Sync>;
 
 /// What an answer of a user's function means.
 pub(crate) type Answers<R, Out> = fn(R) -> Result<Answer<Out>, Failure>;
@@ -95,6 +97,10 @@ impl Outcome {
 /// has allocated stays with it.
 pub(crate) struct Outcomes {
     max_payload: usize,
+    /// Whether a call that is not done is the last.
+    stop_at_pending: bool,
+    /// Whether there is such a call.
+    pending: bool,
     list: Vec<Outcome>,
     /// Outputs that are not in the list yet, all of one encoding.
     packer: Packer,
@@ -108,6 +114,8 @@ impl Outcomes {
     pub(crate) fn new(max_payload: usize) -> Self {
         Self {
             max_payload,
+            stop_at_pending: false,
+            pending: false,
             list: Vec::new(),
             packer: Packer::new(),
             encoding: Encoding::default(),
@@ -115,9 +123,20 @@ impl Outcomes {
         }
     }
 
+    /// Whether the first call that is not done is to be the last; no more than one would have a slot.
+    pub(crate) const fn stop_at_pending(&mut self, stop: bool) {
+        self.stop_at_pending = stop;
+    }
+
+    /// Whether all calls since the last [`drain`](Self::drain) were done at once.
+    pub(crate) const fn are_done(&self) -> bool {
+        !self.pending
+    }
+
     /// Takes all of them out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Outcome> + '_ {
         self.flush();
+        self.pending = false;
         self.list.drain(..)
     }
 
@@ -210,14 +229,15 @@ pub(crate) fn call_each<In, R, Out, M, F>(
     cx: &TaskContext,
     run: &Run,
     outcomes: &mut Outcomes,
-) where
+) -> u64
+where
     In: DeserializeOwned + Send + 'static,
     R: 'static,
     Out: Serialize + 'static,
     F: Handler<M, In>,
     F::Output: Future<Output = R> + Send + 'static,
 {
-    let Content::Values(encoding, values) = &run.content else { return };
+    let Content::Values(encoding, values) = &run.content else { return run.len() };
     // The box is used for one call after the other, and given away with a future that is not done.
     let mut call: Called<F::Output> = Box::pin(None);
     let mut nobody = TaskWaker::from_waker(Waker::noop());
@@ -240,6 +260,10 @@ pub(crate) fn call_each<In, R, Out, M, F>(
             Ok(Ok(false)) => {
                 let call = mem::replace(&mut call, Box::pin(None));
                 outcomes.put(Outcome::Pending(Rest::of(call, answer, outcomes.max_payload)));
+                outcomes.pending = true;
+                if outcomes.stop_at_pending {
+                    return place + 1;
+                }
             }
             Ok(Err(failure)) => outcomes.failed(failure),
             Err(panic) => {
@@ -248,6 +272,7 @@ pub(crate) fn call_each<In, R, Out, M, F>(
             }
         }
     }
+    values.len()
 }
 
 /// Room for the future of a call.

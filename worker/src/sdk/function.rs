@@ -304,7 +304,7 @@ impl StageFunction {
         let f = Arc::new(f);
         let by_the_burst = Arc::clone(&f);
         let burst: Burst = Arc::new(move |cx: &_, run: &_, outcomes: &mut _| {
-            burst::call_each(&*by_the_burst, answer, cx, run, outcomes);
+            burst::call_each(&*by_the_burst, answer, cx, run, outcomes)
         });
         let each: Call = Arc::new(move |cx, payload| {
             let f = Arc::clone(&f);

@@ -391,12 +391,17 @@ impl Receiver {
         self.active
     }
 
-    /// Whether the sender waits: it has backlog and no credit that it knows of.
+    /// Whether the sender waits, or soon will: it has backlog and little credit that it knows of, and
+    /// there is enough to grant. While much of what it was granted is still queued here, a little is
+    /// not worth a frame, and would come back as little; in the end there is nothing else here.
     #[must_use]
     pub fn is_starved(&self) -> bool {
         let known_items = self.granted.items.saturating_sub(self.forfeited + self.held.next());
         let known_bytes = self.granted.bytes.saturating_sub(self.bytes_received);
-        self.backlog > 0 && (known_items == 0 || known_bytes < self.policy.window_bytes / 2)
+        let (window, bytes) = (self.policy.window_bytes, self.limit.bytes - self.granted.bytes);
+        let lacks_items = known_items == 0 && self.news().saturating_mul(4) >= self.outstanding();
+        let lacks_bytes = known_bytes < window / 2 && bytes >= window / 8;
+        self.backlog > 0 && (lacks_items || lacks_bytes)
     }
 
     /// Grants so many items more.

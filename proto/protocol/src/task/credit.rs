@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::time::Time;
 
+use super::pace::Pace;
 use super::{LinkKey, Task};
 
 /// What an automatic buffer holds: what the stage takes in so long.
 const AUTOMATIC_BUFFER: Duration = Duration::from_millis(20);
-const MEASURE_EVERY: Duration = Duration::from_millis(50);
 /// No buffer is larger; byte credits bound large items long before this.
 const LARGEST_BUFFER: u64 = 65_536;
 
@@ -21,10 +21,9 @@ pub(super) struct Pool {
     /// Whether the shares may have to change.
     pub(super) changed: bool,
     taken: u64,
-    measured_at: Time,
-    measured_taken: u64,
-    /// Items that the stage takes in [`AUTOMATIC_BUFFER`], as last measured.
-    pace: u64,
+    /// What the stage takes in [`AUTOMATIC_BUFFER`].
+    pace: Pace,
+    buffer: u64,
 }
 
 impl Pool {
@@ -32,26 +31,13 @@ impl Pool {
         self.taken += items;
         self.changed = true;
     }
-
-    fn measure(&mut self, now: Time) {
-        let elapsed = now.since(self.measured_at);
-        if elapsed >= MEASURE_EVERY {
-            let taken = self.taken - self.measured_taken;
-            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
-            let latest = taken.saturating_mul(AUTOMATIC_BUFFER.as_micros() as u64) / micros;
-            // A lull halves the pace, it does not forget it: bursts would pay for that.
-            self.pace = latest.max(self.pace / 2);
-            self.measured_at = now;
-            self.measured_taken = self.taken;
-        }
-    }
 }
 
 impl Task {
     /// The task's limit: how many items may be granted and not taken, over all its links.
     fn limit(&self, links: u64) -> u64 {
         let slots = u64::from(self.slots);
-        let automatic = self.credit.pace.clamp(slots, LARGEST_BUFFER.max(slots));
+        let automatic = self.credit.buffer.clamp(slots, LARGEST_BUFFER.max(slots));
         let buffers: u64 = self.in_channels.values().map(|b| b.map_or(automatic, u64::from)).sum();
         let limit = slots + buffers;
         #[cfg(any(test, feature = "planted-bugs"))]
@@ -69,7 +55,8 @@ impl Task {
             return;
         }
         self.credit.changed = false;
-        self.credit.measure(now);
+        let taken = self.credit.taken;
+        self.credit.buffer = self.credit.pace.measure(now, taken, AUTOMATIC_BUFFER);
         let up: Vec<LinkKey> =
             self.in_links.iter().filter(|(_, l)| l.wire.is_up()).map(|(key, _)| *key).collect();
         if up.is_empty() {

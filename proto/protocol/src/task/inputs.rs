@@ -17,6 +17,7 @@ use crate::time::Time;
 
 #[cfg(any(test, feature = "planted-bugs"))]
 use super::Bug;
+use super::outputs::OutPort;
 use super::{Effect, Finished, LinkKey, Task};
 
 /// Inputs that are not settled. All that is said here holds for each of them.
@@ -214,9 +215,10 @@ impl Task {
             }
             let Some(queued) = self.ready.front() else { return };
             let free = u64::from(self.slots - self.busy);
-            let mut inputs = queued.start..queued.end.min(queued.start + free);
-            let first = self.ledger.get(inputs.start);
-            let marked = self.asks && first.is_some_and(|(_, entry)| entry.marked);
+            let first = self.ledger.get(queued.start).map(|(_, entry)| entry);
+            let marked = self.asks && first.is_some_and(|entry| entry.marked);
+            let burst = if self.burst > free { self.burst_room(first) } else { 0 };
+            let mut inputs = queued.start..queued.end.min(queued.start + free.max(burst));
             if marked {
                 if self.marks.are_full() {
                     return;
@@ -233,6 +235,51 @@ impl Task {
                 self.ask(started.start, lineage);
             }
         }
+    }
+
+    /// How many inputs a burst may have: as many as can be sent on at once, and small ones only, so that
+    /// slots are a bound of what is held here even if nothing can be sent.
+    fn burst_room(&self, first: Option<&Input>) -> u64 {
+        let content = first.and_then(|entry| entry.content.as_ref());
+        let small = content.map_or(0, |content| content.sizes().fitting(self.limits.batch_bytes));
+        self.out_ports.iter().map(OutPort::room).fold(small.min(self.burst), u64::min)
+    }
+
+    /// The shell can run so many inputs on the spot, one after the other, each done before the next begins:
+    /// they may be started beyond the slots, as long as one is free. What it does not run so after all,
+    /// it [postpones](Task::postpone). None at first, and never any at a terminal.
+    pub const fn set_burst(&mut self, inputs: u64) {
+        self.burst = inputs;
+    }
+
+    /// How many inputs have started beyond the slots.
+    #[must_use]
+    pub fn excess(&self) -> u64 {
+        u64::from(self.busy.saturating_sub(self.slots))
+    }
+
+    /// Inputs that have been started, and whose calls have not begun, are queued again before all others.
+    pub fn postpone(&mut self, now: Time, first: u64, run: &Run) {
+        let mut rest = first..first.saturating_add(run.len());
+        let mut queued = Vec::new();
+        while let Some((start, entry)) = self.ledger.part(&rest) {
+            let inputs = start..start + entry.count;
+            rest.start = inputs.end;
+            if entry.state == State::Running {
+                entry.state = State::Queued;
+                entry.content = Some(run.content.slice(start - first..inputs.end - first));
+                self.busy -= u32::try_from(entry.count).unwrap_or(u32::MAX);
+                self.stats.started -= entry.count;
+                queued.push(inputs);
+            }
+        }
+        for inputs in queued.into_iter().rev() {
+            match self.ready.front_mut() {
+                Some(next) if next.start == inputs.end => next.start = inputs.start,
+                _ => self.ready.push_front(inputs),
+            }
+        }
+        self.settle_down(now);
     }
 
     /// What is queued first has gone, up to this input.

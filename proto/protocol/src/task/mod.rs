@@ -32,6 +32,7 @@ mod inputs;
 mod leave;
 mod marks;
 mod outputs;
+mod pace;
 mod peers;
 mod report;
 mod source;
@@ -70,7 +71,7 @@ pub struct Limits {
     pub window_bytes: u64,
     /// The largest payload. Default 64 MiB.
     pub max_payload: u64,
-    /// The most items in one frame. Default 256.
+    /// The most items in one frame. Default 1,024.
     pub batch_items: u64,
     /// The most bytes in one frame of more than one item. Default 64 KiB.
     pub batch_bytes: u64,
@@ -92,7 +93,7 @@ impl Default for Limits {
         Self {
             window_bytes: 2 << 20,
             max_payload: 64 << 20,
-            batch_items: 256,
+            batch_items: 1_024,
             batch_bytes: 64 << 10,
             flush: Duration::from_millis(5),
             forfeit: Duration::from_millis(100),
@@ -193,7 +194,8 @@ pub enum Effect {
     Dial(LinkKey, Box<Open>),
     /// The connection is superseded or at its end: close it.
     HangUp(LinkKey, ConnId),
-    /// Run the function on each of these (a terminal: hand them to the consumer); each has a slot. Answer
+    /// Run the function on each of these (a terminal: hand them to the consumer); each has a slot, unless
+    /// it is part of a [burst](Task::set_burst). Answer
     /// with [`Task::emit`] and [`Task::finish`], or for several at once with [`Task::emit_all`],
     /// [`Task::finish_each`] and [`Task::finish_all`].
     Start {
@@ -283,6 +285,8 @@ pub struct Task {
     /// Inputs in backoff that want their slot back.
     resuming: VecDeque<u64>,
     busy: u32,
+    /// How many inputs the shell would run on the spot.
+    burst: u64,
     marks: marks::Marks,
     applied: Applied,
     window: Option<Window>,
@@ -346,10 +350,11 @@ impl Task {
             ready: VecDeque::new(),
             resuming: VecDeque::new(),
             busy: 0,
+            burst: 0,
             marks: marks::Marks::default(),
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
-            source: source::State::new(stage.site == Site::Fleet),
+            source: source::State::new(stage.site == Site::Fleet, pipeline.max_in_flight),
             sources: (0..)
                 .zip(&pipeline.stages)
                 .filter(|(_, stage)| stage.op == Op::Source)
@@ -401,7 +406,7 @@ impl Task {
         self.start_ready();
         self.settle_marks();
         self.regrant(now);
-        self.pull();
+        self.pull(now);
         if self.draining && self.ledger.is_empty() {
             for (key, link) in &mut self.in_links {
                 link.flush = true;

@@ -81,6 +81,15 @@ impl OutPort {
         self.queued_items
     }
 
+    /// How many values could be sent at once; all that it does not carry.
+    pub(super) fn room(&self) -> u64 {
+        if self.cut || self.carries == Carries::Errors {
+            return u64::MAX;
+        }
+        let credit = self.links.values().map(|link| link.sender.unused());
+        credit.fold(0, u64::saturating_add).saturating_sub(self.queued_items)
+    }
+
     fn count_in(&mut self, run: &Run) {
         self.queued_items += run.len();
         self.queued_bytes += run.size();

@@ -19,9 +19,7 @@ impl Task {
         self.highest_epoch = self.highest_epoch.max(plan.highest_epoch);
         self.source.paused = plan.pause;
         self.credit.changed = true;
-        if let Some(window) = &mut self.window {
-            window.resize(plan.window);
-        }
+        self.set_window(plan.window);
         self.source.replaces(plan.again, self.window.as_ref(), plan.window);
         if let Some(position) = plan.position {
             self.stored_position(now, position);

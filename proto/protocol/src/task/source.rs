@@ -1,5 +1,7 @@
 //! A source's side of a task: it admits roots while its window and its output queue have room.
 
+use std::time::Duration;
+
 use crate::control::SourceReport;
 use crate::lineage::Lineage;
 use crate::link::Inputs;
@@ -8,7 +10,14 @@ use crate::time::Time;
 use crate::window::Window;
 
 use super::inputs::{Input, Origin};
+use super::pace::Pace;
 use super::{Effect, Task};
+
+/// What an automatic window holds: what the source admits in so long. Acks come back sooner, through many
+/// stages.
+const AUTOMATIC_WINDOW: Duration = Duration::from_millis(200);
+/// No automatic window is larger, unless slots and buffers are.
+const LARGEST_WINDOW: u64 = 1 << 18;
 
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct State {
@@ -21,11 +30,16 @@ pub(super) struct State {
     /// Roots below this are marked: those that its predecessor may have admitted. Unset until the
     /// first plan.
     marks_below: Option<u64>,
+    /// Whether nobody has declared how large the window is.
+    automatic: bool,
+    /// What it is at least, then.
+    least_window: u64,
+    pace: Pace,
 }
 
 impl State {
-    pub(super) fn new(stored: bool) -> Self {
-        Self { stored, ..Self::default() }
+    pub(super) fn new(stored: bool, declared: Option<u64>) -> Self {
+        Self { stored, automatic: declared.is_none(), ..Self::default() }
     }
 
     /// The first plan says whether it takes the place of another source.
@@ -40,17 +54,37 @@ impl State {
 impl Task {
     /// Asks the shell for roots, if there is room for some. A batch is asked for at a time, so that a
     /// source runs ahead of its credit by one batch at the most: by one item, if items are large.
-    pub(super) fn pull(&mut self) {
+    pub(super) fn pull(&mut self, now: Time) {
+        self.follow_pace(now);
         let Some(window) = &self.window else { return };
         if self.source.pulling || self.source.paused || self.draining || self.slots == 0 {
             return;
         }
         let (queued, bytes) = self.queued();
         let items = self.limits.batch_items.saturating_sub(queued).min(window.room());
-        if items > 0 && bytes < self.limits.batch_bytes {
+        // Not for a few at a time: they would go on as few.
+        let low = queued <= self.limits.batch_items / 2;
+        if items > 0 && low && bytes < self.limits.batch_bytes {
             self.source.pulling = true;
             let bytes = self.limits.batch_bytes - bytes;
             self.effects.push_back(Effect::Pull { items, bytes });
+        }
+    }
+
+    /// So many roots may be under way, or more if nobody has said how many and the source is fast.
+    pub(super) fn set_window(&mut self, size: u64) {
+        self.source.least_window = size;
+        if let Some(window) = &mut self.window {
+            window.resize(size);
+        }
+    }
+
+    fn follow_pace(&mut self, now: Time) {
+        if let Some(window) = &mut self.window
+            && self.source.automatic
+        {
+            let pace = self.source.pace.measure(now, window.admitted(), AUTOMATIC_WINDOW);
+            window.resize(pace.min(LARGEST_WINDOW).max(self.source.least_window));
         }
     }
 
@@ -129,6 +163,10 @@ impl Task {
 
     pub(super) fn source_report(&self) -> Option<SourceReport> {
         let window = self.window.as_ref()?;
-        Some(SourceReport { watermark: window.watermark(), exhausted: window.exhausted() })
+        Some(SourceReport {
+            watermark: window.watermark(),
+            exhausted: window.exhausted(),
+            full: window.exhausted().is_none() && window.room() == 0,
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Scenarios: what a runtime sees of the functions that a user registers.
 
+mod bursts;
 mod operators;
 mod policies;
 mod registry;
