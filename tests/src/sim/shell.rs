@@ -203,6 +203,9 @@ impl Cluster {
 
     /// Of a run that has started beyond the slots, some are postponed; or it is called on the spot: None.
     fn within_slots(&mut self, pid: Pid, id: TaskId, first: u64, run: &Run) -> Option<Run> {
+        if run.marked || id.stage == functions::TERMINAL || id.stage == EXPAND {
+            return Some(run.clone());
+        }
         let (now, on_the_spot) = (self.now, self.rng.bool());
         let task = &mut self.nodes[pid].tasks.get_mut(&id)?.task;
         let excess = task.excess().min(run.len());

@@ -252,7 +252,7 @@ impl Task {
         self.burst = inputs;
     }
 
-    /// How many inputs have started beyond the slots.
+    /// How many inputs have started beyond the slots, or had one that has been taken away since.
     #[must_use]
     pub fn excess(&self) -> u64 {
         u64::from(self.busy.saturating_sub(self.slots))
