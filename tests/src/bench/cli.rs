@@ -11,7 +11,22 @@ use super::{run, series};
 
 /// What it costs to carry items from stage to stage: Stageline and three baselines.
 #[derive(Debug, Parser)]
-#[command(name = "bench")]
+#[command(
+    name = "bench",
+    after_help = "Examples:
+  bench link                                      all payloads, all systems in turn, five times
+  bench stages --payload 128 --runs 9             one payload, nine times
+  bench stages --system stageline --payload 16    one run, as a line of JSON
+  bench stages --system stageline --payload 128 --items 400000 --workers 4
+  bench fanout --wait both --among stageline      both maps wait 2 ms for each item
+  bench latency --rate 5000                       5,000 items a second
+
+A run without --items gets as many as take a second or so: with --system a fixed number, otherwise
+what a trial finds for each system. `MB` is a million bytes of payload as the source makes it;
+`cpu` counts all processes while the job runs; `peak` is that of the largest process, since its start.
+
+Exit codes: 0 all results were right, 1 one was not, or a run failed."
+)]
 pub struct Cli {
     /// What is done with the items.
     #[arg(value_enum)]
@@ -43,7 +58,10 @@ pub struct Settings {
     /// Of `fanout`: which maps wait.
     #[arg(long, value_enum, default_value_t = Wait::First)]
     pub wait: Wait,
-    /// How often each system is run, without --system.
+    /// Without --system: only these, with commas between.
+    #[arg(long, value_enum, value_name = "SYSTEMS", value_delimiter = ',')]
+    pub among: Vec<System>,
+    /// Without --system: how often each is run.
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
 }

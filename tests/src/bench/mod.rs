@@ -27,6 +27,7 @@ pub mod run;
 pub mod sdk;
 pub mod series;
 pub mod stats;
+pub mod table;
 pub mod tally;
 pub mod tcp;
 pub mod window;

@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// How many payload bytes may be unacked on a connection.
-pub const WINDOW: usize = 2 << 20;
+pub const WINDOW: usize = 1 << 20;
+/// How many acked batches are kept, for their memory.
+const SPARE: usize = 8;
 
 /// The batches of one connection that are not acked yet. One task admits, another acks.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub struct Window<T> {
 #[derive(Debug)]
 struct State<T> {
     retained: VecDeque<Retained<T>>,
+    spare: Vec<T>,
     bytes: usize,
     sent: u64,
     acked: u64,
@@ -28,12 +31,13 @@ struct Retained<T> {
     /// How many items had been sent, with these.
     upto: u64,
     bytes: usize,
-    _batch: T,
+    batch: T,
 }
 
 impl<T> Default for Window<T> {
     fn default() -> Self {
-        let state = State { retained: VecDeque::new(), bytes: 0, sent: 0, acked: 0 };
+        let state =
+            State { retained: VecDeque::new(), spare: Vec::new(), bytes: 0, sent: 0, acked: 0 };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 }
@@ -51,7 +55,7 @@ impl<T> Window<T> {
                     state.sent += items;
                     state.bytes += bytes;
                     let upto = state.sent;
-                    state.retained.push_back(Retained { upto, bytes, _batch: batch });
+                    state.retained.push_back(Retained { upto, bytes, batch });
                     return;
                 }
             }
@@ -66,11 +70,21 @@ impl<T> Window<T> {
         while let Some(first) = state.retained.front()
             && first.upto <= state.acked
         {
-            state.bytes -= first.bytes;
-            state.retained.pop_front();
+            let bytes = first.bytes;
+            state.bytes -= bytes;
+            if let Some(first) = state.retained.pop_front()
+                && state.spare.len() < SPARE
+            {
+                state.spare.push(first.batch);
+            }
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// A batch that was acked, to be used again.
+    pub fn spare(&self) -> Option<T> {
+        self.state().spare.pop()
     }
 
     /// Waits until everything that was sent is acked. Not beside [`admit`](Self::admit).

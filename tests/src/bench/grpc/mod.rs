@@ -1,6 +1,6 @@
-//! The gRPC baselines, with tonic's default settings.
+//! The gRPC baselines.
 //!
-//! - `tonic-item`: a message an item, and acks; nothing else.
+//! - `tonic-item`: a message an item, and acks; nothing else, and tonic's default settings.
 //! - `tonic-packed`: a message up to 256 items or 64 KiB, as one blob with a column of lengths. It is
 //!   what a program looks like that keeps its work apart from its calls: a task and a channel stand
 //!   between the two in each process, and a sender retains what is not acked.
@@ -29,6 +29,11 @@ pub mod wire {
     tonic::include_proto!("baseline");
 }
 
+/// HTTP/2 frames of `tonic-packed`, in bytes at the most: a pack and its column.
+const FRAME: u32 = 66 << 10;
+/// What a stream of `tonic-packed` may have under way: less than a processor's cache holds.
+const STREAM_WINDOW: u32 = 128 << 10;
+
 type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
 
 /// Makes the items and sends them; returns when all are acked.
@@ -47,9 +52,18 @@ pub async fn source(node: Node, share: Share, to: String) -> Result<()> {
 /// # Errors
 /// When the port fails.
 pub async fn serve(node: Node, listener: TcpListener) -> Result<()> {
+    let (frame, window) = match node.system {
+        System::TonicPacked => (Some(FRAME), Some(STREAM_WINDOW)),
+        _ => (None, None),
+    };
     let service = BaselineServer::new(Service(node));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    Ok(Server::builder().add_service(service).serve_with_incoming(incoming).await?)
+    Ok(Server::builder()
+        .max_frame_size(frame)
+        .initial_stream_window_size(window)
+        .add_service(service)
+        .serve_with_incoming(incoming)
+        .await?)
 }
 
 async fn dial(to: &str) -> Result<BaselineClient<Channel>> {

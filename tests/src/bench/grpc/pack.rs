@@ -1,16 +1,13 @@
 //! Packs: the payloads one behind the other, and a column of lengths.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::wire::Pack;
 
 /// The most items of a pack.
 const ITEMS: usize = 256;
-/// The most bytes of a pack; a larger payload is one by itself.
-const BYTES: usize = 64 << 10;
-
-/// None to two packs.
-pub(super) type Packs = std::iter::Flatten<std::array::IntoIter<Option<Pack>, 2>>;
+/// The most bytes of a pack; a payload of that size or more is one by itself.
+pub(super) const BYTES: usize = 64 << 10;
 
 /// Makes packs of payloads.
 #[derive(Debug, Default)]
@@ -20,23 +17,34 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// Adds a payload. What it fills up, it answers.
-    pub(super) fn push(&mut self, payload: &Bytes) -> Packs {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let before = if self.blob.len() + payload.len() > BYTES { self.take() } else { None };
-        if payload.len() >= BYTES {
-            // It is not copied to be alone.
-            let alone = Pack { blob: payload.clone(), lengths: vec![length] };
-            return [before, Some(alone)].into_iter().flatten();
-        }
+    /// Whether such a payload still belongs into what is packed so far; otherwise that is to be taken
+    /// first.
+    pub(super) fn has_room_for(&self, payload: &Bytes) -> bool {
+        self.lengths.is_empty()
+            || (self.lengths.len() < ITEMS && self.blob.len() + payload.len() <= BYTES)
+    }
+
+    /// Adds a payload.
+    pub(super) fn push(&mut self, payload: &Bytes) {
         if self.lengths.is_empty() {
-            self.blob.reserve(BYTES);
+            // Payloads are mostly of one size.
+            self.blob.reserve((payload.len() * ITEMS).min(BYTES));
             self.lengths.reserve(ITEMS);
         }
-        self.blob.put_slice(payload);
-        self.lengths.push(length);
-        let after = if self.lengths.len() == ITEMS { self.take() } else { None };
-        [before, after].into_iter().flatten()
+        self.blob.extend_from_slice(payload);
+        self.lengths.push(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+    }
+
+    /// Packs into the memory of an old pack, if nobody else holds that.
+    pub(super) fn reuse(&mut self, old: Pack) {
+        if self.lengths.is_empty()
+            && let Ok(mut blob) = old.blob.try_into_mut()
+        {
+            blob.clear();
+            self.blob = blob;
+            self.lengths = old.lengths;
+            self.lengths.clear();
+        }
     }
 
     /// What is packed so far, if anything.
@@ -73,7 +81,13 @@ mod tests {
         let payloads: Vec<Bytes> =
             (0..).zip(lengths).map(|(i, len)| payload::make(i, len)).collect();
         let mut packer = Packer::default();
-        let mut packs: Vec<Pack> = payloads.iter().flat_map(|p| packer.push(p)).collect();
+        let mut packs = Vec::new();
+        for payload in &payloads {
+            if !packer.has_room_for(payload) {
+                packs.extend(packer.take());
+            }
+            packer.push(payload);
+        }
         packs.extend(packer.take());
         assert!(packer.take().is_none());
         let sizes: Vec<usize> = packs.iter().map(|pack| pack.lengths.len()).collect();

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::Streaming;
 
-use super::pack::Packer;
+use super::pack::{self, Packer};
 use super::wire::{Ack, Pack};
 use super::{Acks, dial};
 use crate::bench::node::{Node, Share, spawn};
@@ -18,7 +19,9 @@ use crate::bench::window::Window;
 use crate::bench::work;
 
 /// Messages between the work and a call, at the most.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
+/// A sink acks when it has nothing to read, and after so many packs at the latest.
+const ACK_EVERY: u64 = 8;
 /// How many outputs of a map that waits are packed together.
 const TOGETHER: usize = 256;
 
@@ -27,18 +30,12 @@ pub(super) async fn source(node: Node, share: Share, to: String) -> Result<()> {
     let mut packer = Packer::default();
     if let Some(pacer) = share.pacer() {
         for index in share.indexes() {
-            for pack in packer.push(&pacer.clone().make(index).await) {
-                sender.send(pack).await?;
-            }
-            if let Some(pack) = packer.take() {
-                sender.send(pack).await?;
-            }
+            sender.add(&mut packer, &pacer.clone().make(index).await).await?;
+            sender.flush(&mut packer).await?;
         }
     } else {
         for index in share.indexes() {
-            for pack in packer.push(&work::make(&node.plan, index)) {
-                sender.send(pack).await?;
-            }
+            sender.add(&mut packer, &work::make(&node.plan, index)).await?;
         }
     }
     sender.finish(packer).await?;
@@ -77,7 +74,7 @@ fn receive(mut call: Streaming<Pack>) -> mpsc::Receiver<Pack> {
 }
 
 async fn sink(node: Node, mut packs: mpsc::Receiver<Pack>, acks: watch::Sender<u64>) -> Result<()> {
-    let mut count = 0;
+    let (mut count, mut unacked) = (0, 0);
     while let Some(pack) = packs.recv().await {
         let mut rest = &pack.blob[..];
         for length in &pack.lengths {
@@ -86,7 +83,11 @@ async fn sink(node: Node, mut packs: mpsc::Receiver<Pack>, acks: watch::Sender<u
             rest = behind;
         }
         count += pack.lengths.len() as u64;
-        acks.send_replace(count);
+        unacked += 1;
+        if packs.is_empty() || unacked == ACK_EVERY {
+            unacked = 0;
+            acks.send_replace(count);
+        }
     }
     Ok(())
 }
@@ -97,16 +98,12 @@ async fn map(node: &Node, mut packs: mpsc::Receiver<Pack>, mut sender: Sender) -
         let mut rest = &pack.blob[..];
         for length in &pack.lengths {
             let (payload, behind) = rest.split_at(*length as usize);
-            for pack in packer.push(&work::map(&node.plan, payload)) {
-                sender.send(pack).await?;
-            }
+            sender.add(&mut packer, &work::map(&node.plan, payload)).await?;
             rest = behind;
         }
         // Nothing more is there: what is packed shall not wait for it.
         if packs.is_empty() {
-            if let Some(pack) = packer.take() {
-                sender.send(pack).await?;
-            }
+            sender.flush(&mut packer).await?;
         }
     }
     sender.finish(packer).await
@@ -123,13 +120,9 @@ async fn map_waiting(node: &Node, packs: mpsc::Receiver<Pack>, mut sender: Sende
     let mut packer = Packer::default();
     while let Some(ready) = results.next().await {
         for payload in ready {
-            for pack in packer.push(&payload) {
-                sender.send(pack).await?;
-            }
+            sender.add(&mut packer, &payload).await?;
         }
-        if let Some(pack) = packer.take() {
-            sender.send(pack).await?;
-        }
+        sender.flush(&mut packer).await?;
     }
     sender.finish(packer).await
 }
@@ -162,6 +155,29 @@ async fn connect(
 }
 
 impl Sender {
+    async fn add(&mut self, packer: &mut Packer, payload: &Bytes) -> Result<()> {
+        if !packer.has_room_for(payload) {
+            self.flush(packer).await?;
+        }
+        if payload.len() >= pack::BYTES {
+            // It is not copied to be alone.
+            let length = u32::try_from(payload.len())?;
+            return self.send(Pack { blob: payload.clone(), lengths: vec![length] }).await;
+        }
+        packer.push(payload);
+        Ok(())
+    }
+
+    async fn flush(&mut self, packer: &mut Packer) -> Result<()> {
+        let Some(pack) = packer.take() else { return Ok(()) };
+        self.send(pack).await?;
+        // The memory of what is safe serves again.
+        if let Some(spare) = self.window.spare() {
+            packer.reuse(spare);
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, pack: Pack) -> Result<()> {
         let items = pack.lengths.len() as u64;
         self.window.admit(items, pack.blob.len(), pack.clone()).await;
@@ -170,9 +186,7 @@ impl Sender {
 
     /// Sends the rest, waits until all is acked, and says that nothing follows.
     async fn finish(mut self, mut packer: Packer) -> Result<()> {
-        if let Some(pack) = packer.take() {
-            self.send(pack).await?;
-        }
+        self.flush(&mut packer).await?;
         self.window.drained().await;
         Ok(())
     }
