@@ -91,7 +91,7 @@ impl Outcome {
             seconds: rounded(seconds, 6),
             items_per_s: rounded(items / seconds, 1),
             MB_per_s: rounded(items * plan.payload as f64 / seconds / 1e6, 3),
-            cpu_seconds: cost.cpu.as_secs_f64(),
+            cpu_seconds: rounded(cost.cpu.as_secs_f64(), 3),
             cpu_us_per_item: rounded(cost.cpu.as_secs_f64() * 1e6 / items, 4),
             peak_rss_mb: rounded(cost.peak_resident as f64 / f64::from(1 << 20), 1),
             procs: cost.procs,

@@ -29,10 +29,9 @@ pub mod wire {
     tonic::include_proto!("baseline");
 }
 
-/// HTTP/2 frames of `tonic-packed`, in bytes at the most: a pack and its column.
+/// HTTP/2 frames of `tonic-packed`, in bytes at the most: a pack and its column. Up to half as fast
+/// again as with the default of 16 KiB; other windows than the default were no faster.
 const FRAME: u32 = 66 << 10;
-/// What a stream of `tonic-packed` may have under way: less than a processor's cache holds.
-const STREAM_WINDOW: u32 = 128 << 10;
 
 type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Status>> + Send>>;
 
@@ -52,15 +51,11 @@ pub async fn source(node: Node, share: Share, to: String) -> Result<()> {
 /// # Errors
 /// When the port fails.
 pub async fn serve(node: Node, listener: TcpListener) -> Result<()> {
-    let (frame, window) = match node.system {
-        System::TonicPacked => (Some(FRAME), Some(STREAM_WINDOW)),
-        _ => (None, None),
-    };
+    let frame = (node.system == System::TonicPacked).then_some(FRAME);
     let service = BaselineServer::new(Service(node));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     Ok(Server::builder()
         .max_frame_size(frame)
-        .initial_stream_window_size(window)
         .add_service(service)
         .serve_with_incoming(incoming)
         .await?)

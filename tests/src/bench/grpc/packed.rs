@@ -66,6 +66,8 @@ fn receive(mut call: Streaming<Pack>) -> mpsc::Receiver<Pack> {
     let (queue, packs) = mpsc::channel(QUEUE);
     spawn(async move {
         while let Some(pack) = call.message().await? {
+            let bytes: usize = pack.lengths.iter().map(|length| *length as usize).sum();
+            ensure!(bytes == pack.blob.len(), "a pack of {bytes} bytes has {}", pack.blob.len());
             queue.send(pack).await?;
         }
         Ok(())
