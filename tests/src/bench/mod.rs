@@ -5,7 +5,7 @@
 //! cargo run --release -p stageline-tests --bin bench -- stages --payload 128
 //! ```
 //!
-//! A **run** is one [plan](plan) for one [system](plan::System): its processes are started, a short job
+//! A **run** is one [plan] for one [system](plan::System): its processes are started, a short job
 //! warms them up, then one job is timed from its submission to its end, with acks on. What the sinks
 //! have counted and summed is compared with what must come out. What stages do with an item is the
 //! same code for all systems ([`work`], [`payload`], [`record`]); what differs is the carrying:
