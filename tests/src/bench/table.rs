@@ -123,7 +123,10 @@ fn remarks(plan: &Plan, rows: &[Row]) -> Vec<String> {
             remarks.push(if share >= least {
                 format!("{name} is honest here: {share:.2} of tcp, and it must reach {least}.")
             } else {
-                format!("{name} is NOT HONEST here: {share:.2} of tcp, and it must reach {least}.")
+                format!(
+                    "{name} is NOT HONEST here: {share:.2} of tcp, and it must reach {least}. \
+                     Was the machine busy with something else?"
+                )
             });
         }
     }
