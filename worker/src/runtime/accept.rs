@@ -19,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::dial::{self, CONNECTION_WINDOW, KEEPALIVE, KEEPALIVE_TIMEOUT, STREAM_WINDOW};
+use super::dial::{self, CONNECTION_WINDOW, FRAME, KEEPALIVE, KEEPALIVE_TIMEOUT, STREAM_WINDOW};
 use super::handle::NodeHandle;
 use super::link::OutboundStream;
 use super::task::{Event, Incoming};
@@ -104,6 +104,7 @@ where
     Server::builder()
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_stream_window_size(STREAM_WINDOW)
+        .max_frame_size(FRAME)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(service)
