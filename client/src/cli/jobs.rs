@@ -161,8 +161,8 @@ fn as_json(job: &JobStatus) -> Value {
         json!({
             "name": stage.name, "op": stage.op.name(), "slots": stage.slots,
             "received": totals.received, "started": totals.started, "sent": totals.sent,
-            "filtered": totals.filtered, "errors": errors, "retries": totals.retries,
-            "resent": totals.resent, "duplicates": totals.duplicates,
+            "frames": totals.frames, "filtered": totals.filtered, "errors": errors,
+            "retries": totals.retries, "resent": totals.resent, "duplicates": totals.duplicates,
             "divergent": totals.divergent, "stale": totals.stale, "cut": totals.cut,
             "busy": totals.busy, "queued": totals.queued,
             "waiting_for_credit": totals.waiting_for_credit, "unacked": totals.unacked,

@@ -268,6 +268,8 @@ pub struct TaskStats {
     pub started: u64,
     /// Items sent on for the first time; for a terminal or sink, items applied.
     pub sent: u64,
+    /// Frames with items in them that were given to links. Its ratio to `sent` tells how full they are.
+    pub frames: u64,
     /// Items that yielded nothing.
     pub filtered: u64,
     /// Error items made here, by kind.
@@ -310,6 +312,7 @@ impl TaskStats {
         self.received = self.received.saturating_add(other.received);
         self.started = self.started.saturating_add(other.started);
         self.sent = self.sent.saturating_add(other.sent);
+        self.frames = self.frames.saturating_add(other.frames);
         self.filtered = self.filtered.saturating_add(other.filtered);
         for (kind, count) in &other.errors {
             let sum = self.errors.entry(*kind).or_default();

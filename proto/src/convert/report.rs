@@ -121,6 +121,7 @@ impl Wire for TaskStats {
             unacked: self.unacked,
             retained_bytes: self.retained_bytes,
             links: self.links,
+            frames: self.frames,
         }
     }
 
@@ -151,6 +152,7 @@ impl Wire for TaskStats {
             unacked: p.unacked,
             retained_bytes: p.retained_bytes,
             links: p.links,
+            frames: p.frames,
         })
     }
 }

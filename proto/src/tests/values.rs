@@ -426,7 +426,7 @@ fn job_view() -> impl Strategy<Value = JobView> {
 /// Every field with a number of its own, so that two that are swapped show.
 fn stats() -> impl Strategy<Value = TaskStats> {
     let errors = btree_map(prop::sample::select(&ErrorKind::ALL[..]), number(), 0..4);
-    (vec(number(), 16), errors).prop_map(|(n, errors)| TaskStats {
+    (vec(number(), 17), errors).prop_map(|(n, errors)| TaskStats {
         received: n[0],
         started: n[1],
         sent: n[2],
@@ -444,6 +444,7 @@ fn stats() -> impl Strategy<Value = TaskStats> {
         unacked: n[13],
         retained_bytes: n[14],
         links: n[15],
+        frames: n[16],
     })
 }
 

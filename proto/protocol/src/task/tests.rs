@@ -83,6 +83,29 @@ fn a_named_source_counts_its_window_from_what_is_stored() {
 }
 
 #[test]
+fn frames_that_carry_nothing_do_not_count() {
+    let mut bench = Bench::new(Some(8));
+    bench.start(&[SOURCE, WORK, OUT]);
+    for _ in 0..2 {
+        bench.make_roots(SOURCE, 3);
+        while bench.try_take_started(WORK).is_some_and(|run| {
+            bench.with(WORK, |task, now| task.finish(now, run.input, value()));
+            true
+        }) {
+            bench.finish(OUT, Finished::Nothing);
+        }
+        bench.wait(Duration::from_millis(50));
+    }
+    let carried = bench.sent(SOURCE, |frame| match frame {
+        Frame::Items(items) => Some(items.count()),
+        _ => None,
+    });
+    assert!(carried.contains(&0), "watermarks alone: {carried:?}");
+    let full = carried.iter().filter(|&&items| items > 0).count();
+    assert_eq!((bench.stats(SOURCE).frames, carried.iter().sum()), (full as u64, 6));
+}
+
+#[test]
 fn a_cut_travels_up_and_exhausts_the_source() {
     let mut bench = Bench::new(Some(4));
     bench.start(&[SOURCE, WORK, OUT]);

@@ -50,6 +50,9 @@ impl Task {
         if frame.is_none() && link.sender.has_news(backlog, &watermarks) {
             self.flush_soon(now);
         }
+        if frame.as_ref().is_some_and(|items| !items.batch.is_empty()) {
+            self.stats.frames += 1;
+        }
         frame.map(Frame::Items)
     }
 
