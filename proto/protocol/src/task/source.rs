@@ -146,7 +146,7 @@ impl Task {
         let report = self.source_report().unwrap_or_default();
         // The end is what the coordinator waits for; a stored position opens the window.
         let ended = report.exhausted == Some(report.watermark);
-        let stalled = self.source.stored && self.window.as_ref().is_some_and(|w| w.room() == 0);
+        let stalled = self.source.stored && report.full;
         if report != self.source.reported && (ended || stalled) {
             self.source.reported = report;
             self.effects.push_back(Effect::Report);
