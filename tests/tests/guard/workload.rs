@@ -42,8 +42,8 @@ const PACE: Duration = Duration::from_micros(10);
 /// Roots under way. The automatic window is small until the pace is known, and holds a job up at its start;
 /// whenever an ack then opens it, reports and plans go round, more of them or fewer as chance will have it.
 const WINDOW: u64 = 1 << 15;
-/// The clock goes on every so many items.
-const TICK: u32 = 16;
+/// The clock goes on every so many items, all at once: a source that seems slow hands over few at a time.
+const TICK: u32 = 1_024;
 /// On the same clock: a job that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(600);
 
