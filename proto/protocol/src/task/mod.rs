@@ -35,6 +35,7 @@ mod outputs;
 mod pace;
 mod peers;
 mod report;
+mod slots;
 mod source;
 #[cfg(test)]
 mod tests;
