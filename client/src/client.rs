@@ -7,7 +7,9 @@ use stageline_protocol::control::{Census, ProcessKind};
 use stageline_protocol::task::Limits;
 #[cfg(feature = "embedded")]
 use stageline_worker::runtime::SessionOpener;
-use stageline_worker::runtime::{Dialler, GrpcSession, Node, NodeConfig, NodeHandle, Stopped};
+use stageline_worker::runtime::{
+    Dialler, GrpcSession, Node, NodeConfig, NodeHandle, Stopped, Threads,
+};
 use stageline_worker::sdk::Registry;
 use tokio::sync::watch;
 
@@ -198,6 +200,7 @@ impl ClientBuilder {
             registry: Arc::new(Registry::new()),
             limits: self.limits,
             dialler: self.dialler.clone(),
+            threads: Threads::callers(),
             give_up: self.connect_timeout,
         }
     }

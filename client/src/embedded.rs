@@ -7,7 +7,7 @@ use stageline_coordinator::server::{Coordinator, CoordinatorHandle};
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
 use stageline_worker::runtime::{
-    Dialler, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener,
+    Dialler, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener, Threads,
 };
 use stageline_worker::sdk::Registry;
 use tokio::sync::mpsc;
@@ -30,6 +30,7 @@ impl Embedded {
             registry: Arc::new(registry),
             limits,
             dialler: Dialler::default(),
+            threads: Threads::callers(),
             give_up: None,
         };
         let (node, worker) = Node::new(config, opener);

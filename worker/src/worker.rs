@@ -9,11 +9,15 @@ use futures_util::Stream;
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use crate::runtime::{
-    Dialler, GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, serve_links,
+    Dialler, GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, Threads,
+    serve_links,
 };
 use crate::sdk::{Registry, RegistryError};
 
@@ -50,6 +54,9 @@ pub enum StartError {
     /// It cannot listen for links.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The system gives it no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
 }
 
 impl Worker {
@@ -111,7 +118,9 @@ impl Worker {
         self
     }
 
-    /// Listens, and starts. Call it inside a tokio runtime.
+    /// Listens, and starts. Call it inside a tokio runtime: the functions run there; the links, and the
+    /// calls that are done at once, on threads of the worker's own, one for each task up to the number
+    /// of cores.
     ///
     /// # Errors
     /// When the registry is wrong, or the port cannot be listened on. A coordinator that is not there
@@ -122,17 +131,31 @@ impl Worker {
             Some(address) => address.clone(),
             None => SocketAddr::new(local_address_towards(&self.coordinator).await, 0).to_string(),
         };
-        let listener = Listener::bind(&listen).await?;
-        self.start_on(listener.address(), listener.connections())
+        let threads = Threads::own().map_err(StartError::Thread)?;
+        let (bind, main) = (async move { Listener::bind(&listen).await }, threads.main().clone());
+        let listener = on(main, bind).await.map_err(|error| StartError::Thread(error.into()))??;
+        self.start_with(threads, listener.address(), listener.connections())
     }
 
-    /// Starts with connections that something else accepts, at that address. Call it inside a tokio
-    /// runtime.
+    /// Starts with connections that something else accepts, at that address; all of it runs in the
+    /// caller's runtime. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// When the registry is wrong.
     pub fn start_on<C>(
         self,
+        address: SocketAddr,
+        connections: impl Stream<Item = io::Result<C>> + Send + 'static,
+    ) -> Result<RunningWorker, StartError>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+    {
+        self.start_with(Threads::callers(), address, connections)
+    }
+
+    fn start_with<C>(
+        self,
+        threads: Threads,
         address: SocketAddr,
         connections: impl Stream<Item = io::Result<C>> + Send + 'static,
     ) -> Result<RunningWorker, StartError>
@@ -153,13 +176,15 @@ impl Worker {
             registry: Arc::new(self.registry),
             limits: self.limits,
             dialler: self.dialler.clone(),
+            threads: threads.clone(),
             give_up: self.connect_timeout,
         };
         let session = GrpcSession::new(self.coordinator).over(self.dialler);
         let (node, handle) = Node::new(config, Arc::new(session));
         let stop = CancellationToken::new();
-        let links = tokio::spawn(serve_links(connections, handle.clone(), stop.clone()));
-        let node = tokio::spawn(node.run());
+        let links = serve_links(connections, handle.clone(), stop.clone());
+        let links = tokio::spawn(on(threads.main().clone(), links));
+        let node = tokio::spawn(on(threads.main().clone(), node.run()));
         Ok(RunningWorker { name, address, handle, stop, links, node })
     }
 }
@@ -171,8 +196,8 @@ pub struct RunningWorker {
     address: SocketAddr,
     handle: NodeHandle,
     stop: CancellationToken,
-    links: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
-    node: tokio::task::JoinHandle<Stopped>,
+    links: JoinHandle<Result<Result<(), tonic::transport::Error>, JoinError>>,
+    node: JoinHandle<Result<Stopped, JoinError>>,
 }
 
 impl RunningWorker {
@@ -197,7 +222,7 @@ impl RunningWorker {
     /// Waits until it stops by itself: the coordinator refuses it, or it gives up looking for one.
     /// Cancel safe.
     pub async fn stopped(&mut self) -> Stopped {
-        (&mut self.node).await.unwrap_or(Stopped::Told)
+        (&mut self.node).await.and_then(|stopped| stopped).unwrap_or(Stopped::Told)
     }
 
     /// Leaves in good order: takes nothing more, gives back what has not started, and finishes the
@@ -216,6 +241,15 @@ impl RunningWorker {
         // Links of peers end when their tasks do; the server need not wait for all of them.
         let _over = tokio::time::timeout(Duration::from_millis(300), self.links).await;
     }
+}
+
+/// Runs something on a thread of the worker's own, for as long as it is wanted: until the caller's runtime
+/// ends, at the most.
+async fn on<T: Send + 'static>(
+    thread: Handle,
+    future: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
+    AbortOnDropHandle::new(thread.spawn(future)).await
 }
 
 /// The address of this machine from which it would reach the coordinator: nothing is sent for that.

@@ -31,34 +31,39 @@ use std::time::Duration;
 use stageline_protocol::Time;
 use stageline_protocol::run::Run;
 use stageline_protocol::task::{Finished, Task};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 // Tokio's clock: it stands still in a simulation, whose course must not depend on the machine.
 use tokio::time::Instant;
 
+use super::cost::Cost;
 use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
 use super::work::{self, Place};
 use crate::sdk::{Burst, Outcome, Outcomes, TaskContext};
 
-/// How long a burst should take.
-const AIM: Duration = Duration::from_micros(32);
 /// How long bursts may hold the loop up before it turns to its events.
 const TURN: Duration = Duration::from_micros(200);
 /// After so many calls in a row that were done at once, bursts in the loop may be larger than the slots.
 const CALM: u64 = 256;
-/// Over about so many calls the cost is averaged.
-const MEMORY: u64 = 64;
+
+/// What the calls of a task need.
+pub(super) struct Calls {
+    pub(super) burst: Burst,
+    pub(super) max_payload: usize,
+    pub(super) cx: TaskContext,
+    pub(super) place: Arc<Place>,
+    pub(super) gate: Option<Gate>,
+    pub(super) own: TaskSender,
+    /// The runtime that the function belongs to.
+    pub(super) functions: Handle,
+    /// When the loop's time began.
+    pub(super) started: Instant,
+}
 
 /// The calls of one task, by the burst.
 pub(super) struct Bursts {
-    burst: Burst,
-    max_payload: usize,
-    cx: TaskContext,
-    place: Arc<Place>,
-    gate: Option<Gate>,
-    own: TaskSender,
-    /// When the loop's time began.
-    started: Instant,
+    calls: Calls,
     cost: Cost,
     /// What came of the burst in the loop; empty between two.
     outcomes: Outcomes,
@@ -92,24 +97,11 @@ impl std::fmt::Debug for Done {
 }
 
 impl Bursts {
-    pub(super) fn new(
-        (burst, max_payload): (Burst, usize),
-        cx: TaskContext,
-        place: Arc<Place>,
-        gate: Option<Gate>,
-        own: TaskSender,
-        started: Instant,
-    ) -> Self {
+    pub(super) fn new(calls: Calls) -> Self {
         Self {
-            burst,
-            max_payload,
-            cx,
-            place,
-            gate,
-            own,
-            started,
             cost: Cost::default(),
-            outcomes: Outcomes::new(max_payload),
+            outcomes: Outcomes::new(calls.max_payload),
+            calls,
             turn: None,
             over: false,
             waiting: Vec::new(),
@@ -138,7 +130,7 @@ impl Bursts {
             self.waiting.push((input, run));
             return None;
         }
-        let inside = match &self.gate {
+        let inside = match &self.calls.gate {
             None => None,
             Some(gate) => match gate.try_enter() {
                 None => return keep_to_slots(task, self.now(), input, run),
@@ -162,14 +154,15 @@ impl Bursts {
         run: &Run,
         inside: Option<Inside>,
     ) {
+        let _callers = self.calls.functions.enter();
         let began = Instant::now();
         // Beyond the slots there is room for one that is not done, and no more.
         self.outcomes.stop_at_pending(task.excess() > 0);
-        let called = (self.burst)(&self.cx, run, &mut self.outcomes);
+        let called = (self.calls.burst)(&self.calls.cx, run, &mut self.outcomes);
         let ended = Instant::now();
         self.cost.learn(ended - began, called);
         self.over = ended - *self.turn.get_or_insert(began) >= TURN;
-        let mut outcomes = mem::replace(&mut self.outcomes, Outcomes::new(self.max_payload));
+        let mut outcomes = mem::replace(&mut self.outcomes, Outcomes::new(self.calls.max_payload));
         self.at_once = if outcomes.are_done() { self.at_once.saturating_add(called) } else { 0 };
         task.set_burst(if self.at_once < CALM { 0 } else { self.cost.fitting() });
         self.settle(task, running, ended, input, &mut outcomes, inside.as_ref());
@@ -196,16 +189,18 @@ impl Bursts {
             let part = run.slice(start..end);
             let inside =
                 if end < run.len() { inside.as_ref().map(Inside::another) } else { inside.take() };
-            let (call, cx, own) = (self.burst.clone(), self.cx.clone(), self.own.clone());
+            let Calls { burst: call, cx, own, .. } = &self.calls;
+            let (call, cx, own) = (call.clone(), cx.clone(), own.clone());
             let (input, life) = (input + start, self.life);
-            let mut outcomes = Outcomes::new(self.max_payload);
-            running.spawn(async move {
+            let mut outcomes = Outcomes::new(self.calls.max_payload);
+            let burst = async move {
                 let began = Instant::now();
                 call(&cx, &part, &mut outcomes);
                 let (took, calls) = (began.elapsed(), part.len());
                 let done = Done { input, calls, outcomes, took, inside, life };
                 let _task_over = own.send(Event::Burst(Box::new(done)));
-            });
+            };
+            running.spawn_on(burst, &self.calls.functions);
             start = end;
         }
     }
@@ -245,12 +240,13 @@ impl Bursts {
                 Outcome::Kept(_) => task.finish_all(now, first..input, true),
                 Outcome::Nothing(_) => task.finish_all(now, first..input, false),
                 Outcome::Failed(fault) => {
-                    task.finish(now, first, Finished::Failed(self.place.error(fault)));
+                    task.finish(now, first, Finished::Failed(self.calls.place.error(fault)));
                 }
                 Outcome::Pending(rest) => {
-                    let (place, own) = (self.place.clone(), self.own.clone());
+                    let (place, own) = (self.calls.place.clone(), self.calls.own.clone());
                     let inside = inside.map(Inside::another);
-                    running.spawn(work::run_rest(rest, first, place, inside, own));
+                    let rest = work::run_rest(rest, first, place, inside, own);
+                    running.spawn_on(rest, &self.calls.functions);
                 }
             }
         }
@@ -261,7 +257,7 @@ impl Bursts {
     }
 
     fn time(&self, at: Instant) -> Time {
-        let micros = (at - self.started).as_micros();
+        let micros = (at - self.calls.started).as_micros();
         Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
@@ -278,7 +274,7 @@ impl Bursts {
 
     /// All calls are dropped; calls from now on have this context.
     pub(super) fn abort(&mut self, cx: TaskContext) {
-        self.cx = cx;
+        self.calls.cx = cx;
         self.waiting.clear();
         self.life += 1;
     }
@@ -298,35 +294,4 @@ fn keep_to_slots(task: &mut Task, now: Time, first: u64, mut run: Run) -> Option
         task.postpone(now, first + kept, &others);
     }
     Some(run)
-}
-
-/// What the first poll of a call has cost lately.
-#[derive(Debug, Default)]
-struct Cost {
-    /// In nanoseconds, averaged. None if nothing is known.
-    average: Option<u64>,
-    /// What the last burst said.
-    last: Option<u64>,
-}
-
-impl Cost {
-    fn learn(&mut self, took: Duration, calls: u64) {
-        let said = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / calls.max(1);
-        // A burst that the system interrupted says too much: one alone is not believed.
-        let said = said.min(self.last.replace(said).unwrap_or(u64::MAX));
-        self.average = Some(match self.average {
-            None => said,
-            Some(average) => {
-                let sum =
-                    u128::from(average) * u128::from(MEMORY) + u128::from(said) * u128::from(calls);
-                // No more than the larger of the two.
-                (sum / u128::from(MEMORY + calls)) as u64
-            }
-        });
-    }
-
-    /// How many calls should fit a burst; none if nothing is known.
-    fn fitting(&self) -> u64 {
-        self.average.map_or(0, |average| AIM.as_nanos() as u64 / average.max(1))
-    }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use stageline_protocol::control::Census;
 
+use super::threads::Threads;
+
 /// Counters of one process, shared by all that is counted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
@@ -48,11 +50,11 @@ impl Counters {
         }
     }
 
-    /// What runs now. `runtime_tasks` is the whole runtime's, other users of it included.
-    pub(crate) fn census(&self) -> Census {
+    /// What runs now on these threads.
+    pub(crate) fn census(&self, threads: &Threads) -> Census {
         let get = |what| self.of(what).load(Ordering::Relaxed);
         Census {
-            runtime_tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks() as u64,
+            runtime_tasks: threads.alive_tasks() as u64,
             tasks: get(Counted::Task),
             links: get(Counted::Link),
             children: 0,

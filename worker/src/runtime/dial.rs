@@ -1,6 +1,6 @@
 //! Dialling a task in another process, and reading what comes from it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use stageline_proto::v1::link_client::LinkClient;
 use stageline_proto::{MAX_MESSAGE, Wire, v1};
 use stageline_protocol::task::LinkKey;
 use stageline_protocol::{ConnId, Frame};
+use tokio::runtime::{self, Handle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -36,11 +37,12 @@ const WARN_EVERY: u64 = 10;
 /// How long a connection that was hung up may take to end in good order.
 const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 
-/// One transport connection for each address, shared by all links to it while any of them lives.
+/// One transport connection for each address and thread, shared by all links to it while any of them
+/// lives.
 #[derive(Clone, Debug)]
 pub(super) struct Transports {
     dialler: Dialler,
-    by_address: Arc<Mutex<BTreeMap<String, Channel>>>,
+    by_address: Arc<Mutex<HashMap<(runtime::Id, String), Channel>>>,
 }
 
 impl Transports {
@@ -50,7 +52,8 @@ impl Transports {
 
     fn get(&self, address: &str) -> Result<Channel, String> {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = by_address.get(address) {
+        let key = (Handle::current().id(), address.to_owned());
+        if let Some(channel) = by_address.get(&key) {
             return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -66,14 +69,14 @@ impl Transports {
             .keep_alive_while_idle(false)
             .http2_reset_stream_duration(RESET_MEMORY);
         let channel = self.dialler.connect_lazy(&endpoint);
-        by_address.insert(address.to_owned(), channel.clone());
+        by_address.insert(key, channel.clone());
         Ok(channel)
     }
 
     /// Forgets the connections to all addresses but these.
     pub(super) fn keep(&self, used: &std::collections::BTreeSet<String>) {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        by_address.retain(|address, _| used.contains(address));
+        by_address.retain(|(_, address), _| used.contains(address));
     }
 }
 

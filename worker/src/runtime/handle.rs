@@ -11,6 +11,7 @@ use super::census::Counters;
 use super::job::{JobUpdate, LocalJob};
 use super::routes::Routes;
 use super::session::SessionEvent;
+use super::threads::Threads;
 
 /// A handle to a running node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct NodeHandle {
     pub(super) routes: Routes,
     pub(super) counters: Counters,
     pub(super) welcome: watch::Receiver<Option<Welcome>>,
+    pub(super) threads: Threads,
 }
 
 impl NodeHandle {
@@ -68,10 +70,10 @@ impl NodeHandle {
         welcome.wait_for(Option::is_some).await.ok().and_then(|w| w.clone())
     }
 
-    /// What the process runs now. Call it inside the runtime.
+    /// What the process runs now; other users of the caller's runtime are counted too.
     #[must_use]
     pub fn census(&self) -> Census {
-        self.counters.census()
+        self.counters.census(&self.threads)
     }
 
     pub(super) const fn routes(&self) -> &Routes {

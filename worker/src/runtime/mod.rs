@@ -9,6 +9,7 @@
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
 //! - `task`: the loop around one machine. `work`: what a task does with an item; `burst`: with a run.
 //!   `source`, `terminal`: where roots come from, and where items go.
+//! - `cost`: whether a call is for the task's own thread; `threads`: which threads there are.
 //! - `gate`: what is in process, beside each other or one suspect alone.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
 //!   under gRPC.
@@ -16,6 +17,7 @@
 mod accept;
 mod burst;
 mod census;
+mod cost;
 mod dial;
 mod gate;
 mod handle;
@@ -28,6 +30,7 @@ mod session;
 mod source;
 mod task;
 mod terminal;
+mod threads;
 mod work;
 
 pub use accept::{ListenError, Listener, serve_links};
@@ -37,3 +40,4 @@ pub use network::Dialler;
 pub use node::{Node, NodeConfig, Stopped};
 pub use session::{GrpcSession, SessionChannel, SessionError, SessionFuture, SessionOpener};
 pub use terminal::{Consumer, Deliveries, Delivery, consumer};
+pub use threads::Threads;

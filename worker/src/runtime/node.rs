@@ -36,6 +36,7 @@ use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
 use super::task::{Event, TaskLoop, sleep_until};
+use super::threads::Threads;
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
 
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// How its tasks reach those of other processes.
     pub dialler: Dialler,
+    /// Where it runs: [`Node::run`] is to be spawned on [`Threads::main`].
+    pub threads: Threads,
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.
     pub give_up: Option<Duration>,
@@ -136,7 +139,8 @@ impl Node {
         routes.add_node(incarnation);
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
-        let handle = NodeHandle { events: sender, routes, counters: Counters::default(), welcome };
+        let (counters, threads) = (Counters::default(), config.threads.clone());
+        let handle = NodeHandle { events: sender, routes, counters, welcome, threads };
         let transports = Transports::new(config.dialler.clone());
         let node = Self {
             config,
@@ -502,14 +506,19 @@ impl Node {
             counters: self.handle.counters.clone(),
             // A client's death ends its jobs: there is nobody to tell what it died of.
             gate: (self.config.kind == ProcessKind::Worker).then(|| self.gate.clone()),
+            functions: self.config.threads.functions().clone(),
             started: self.started,
             cancelled,
         };
         let key = (view.job, id);
-        let abort = self.loops.spawn(async move {
+        let seat = self.config.threads.seat();
+        let thread = seat.thread.clone();
+        let running = async move {
             task.run().await;
+            drop(seat);
             key
-        });
+        };
+        let abort = self.loops.spawn_on(running, &thread);
         self.handles.insert(key, abort);
         self.handle.routes.add(view.job, id, own.clone());
         let report = TaskReport { id, ..TaskReport::default() };

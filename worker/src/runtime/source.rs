@@ -1,83 +1,133 @@
 //! A source's task asks its stream for roots, a batch at a time.
+//!
+//! A stream whose roots cost little is polled on the task's own thread, one that costs more, or of which
+//! nothing is known, in the caller's runtime: the same rule as for calls, see [`cost`](super::cost).
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::ready;
+use std::time::Duration;
 
 use futures_util::future::FutureExt;
 use stageline_protocol::Content;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+// Tokio's clock: it stands still in a simulation, whose course must not depend on the machine.
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::cost::Cost;
 use super::gate::Gate;
 use super::task::{Event, TaskSender};
 use super::work::Place;
 use crate::sdk::{Roots, panic_message};
 
-/// Asks for roots, as the task's machine does. A panic of the source is its task's failure, and the job's:
-/// what it still had is not known, so it must not look exhausted.
-pub(super) async fn run(
-    roots: Roots,
-    gate: Option<Gate>,
-    place: Arc<Place>,
-    pulls: mpsc::UnboundedReceiver<(u64, u64)>,
-    task: TaskSender,
-) {
-    let answers = answer(roots, gate.as_ref(), &place, pulls, &task);
-    if let Err(panic) = AssertUnwindSafe(answers).catch_unwind().await {
+/// A source, and who asks it.
+pub(super) struct Source {
+    pub(super) roots: Roots,
+    pub(super) gate: Option<Gate>,
+    pub(super) place: Arc<Place>,
+    /// How many items and bytes the task's machine asks for.
+    pub(super) pulls: mpsc::UnboundedReceiver<(u64, u64)>,
+    pub(super) task: TaskSender,
+    /// What its roots have cost.
+    pub(super) cost: Cost,
+}
+
+/// Why a source stops answering where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Its roots cost more, or less, than is right for this thread.
+    Moves,
+    /// Nobody asks any more, or it has no more.
+    Over,
+}
+
+impl Source {
+    /// Answers its task until it is exhausted or the task is over. A panic of the stream is the task's
+    /// failure, and the job's: what it still had is not known, so it must not look exhausted.
+    pub(super) async fn run(mut self, functions: Handle) {
+        loop {
+            let beside = async move { (self.answer_or_fail(None).await, self) };
+            let stop;
+            // An error: the caller's runtime is over.
+            let Ok(answered) = AbortOnDropHandle::new(functions.spawn(beside)).await else {
+                return;
+            };
+            (stop, self) = answered;
+            if stop == Stop::Over || self.answer_or_fail(Some(&functions)).await == Stop::Over {
+                return;
+            }
+        }
+    }
+
+    async fn answer_or_fail(&mut self, here: Option<&Handle>) -> Stop {
+        let panic = match AssertUnwindSafe(self.answer(here)).catch_unwind().await {
+            Ok(stop) => return stop,
+            Err(panic) => panic,
+        };
         let said = panic_message(&*panic);
         let message = format!(
             "the source panicked, and what it had left is not known: {said}. A source that cannot \
              go on with an item answers with an error in its place"
         );
-        let _task_over = task.send(Event::Failed(message));
+        let _task_over = self.task.send(Event::Failed(message));
+        Stop::Over
     }
-}
 
-async fn answer(
-    mut roots: Roots,
-    gate: Option<&Gate>,
-    place: &Place,
-    mut pulls: mpsc::UnboundedReceiver<(u64, u64)>,
-    task: &TaskSender,
-) {
-    while let Some((items, bytes)) = pulls.recv().await {
-        let exhausted = make(&mut roots, gate, items, bytes).await;
-        let content = |root| match root {
-            Ok((encoding, values)) => Content::Values(encoding, values),
-            Err(fault) => Content::Error(place.error(fault)),
-        };
-        let batch = roots.take().map(content).collect();
-        if task.send(Event::Roots { batch, exhausted }).is_err() || exhausted {
-            return;
-        }
-        // A source that is always ready must not keep others from running.
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Makes some roots. The source is inside the gate while its code runs, not while it waits. Answers
-/// whether it is at its end.
-async fn make(roots: &mut Roots, gate: Option<&Gate>, items: u64, bytes: u64) -> bool {
-    let mut entering = pin!(None);
-    std::future::poll_fn(|cx| {
-        let inside = match gate.map(|gate| (gate, gate.try_enter())) {
-            None => None,
-            Some((_, Some(inside))) => Some(inside),
-            Some((gate, None)) => {
-                if entering.is_none() {
-                    entering.set(Some(gate.enter()));
-                }
-                match entering.as_mut().as_pin_mut() {
-                    Some(entering) => Some(ready!(entering.poll(cx))),
-                    None => None,
-                }
+    /// On the task's thread, `here` is the runtime that the stream belongs to.
+    async fn answer(&mut self, here: Option<&Handle>) -> Stop {
+        while let Some((items, bytes)) = self.pulls.recv().await {
+            let (exhausted, took) = self.make(here, items, bytes).await;
+            let place = &self.place;
+            let content = |root| match root {
+                Ok((encoding, values)) => Content::Values(encoding, values),
+                Err(fault) => Content::Error(place.error(fault)),
+            };
+            let batch: Vec<Content> = self.roots.take().map(content).collect();
+            self.cost.learn(took, batch.iter().map(Content::len).sum());
+            if self.task.send(Event::Roots { batch, exhausted }).is_err() || exhausted {
+                return Stop::Over;
             }
-        };
-        entering.set(None);
-        let made = roots.poll_make(cx, items, bytes);
-        drop(inside);
-        made
-    })
-    .await
+            if here.is_some() != (self.cost.fitting() > 0) {
+                return Stop::Moves;
+            }
+            // A source that is always ready must not keep others from running.
+            tokio::task::yield_now().await;
+        }
+        Stop::Over
+    }
+
+    /// Makes some roots. The source is inside the gate while its code runs, not while it waits. Answers
+    /// whether it is at its end, and how long its code ran.
+    async fn make(&mut self, here: Option<&Handle>, items: u64, bytes: u64) -> (bool, Duration) {
+        let Self { roots, gate, .. } = self;
+        let mut entering = pin!(None);
+        let mut took = Duration::ZERO;
+        let made = std::future::poll_fn(|cx| {
+            let inside = match gate.as_ref().map(|gate| (gate, gate.try_enter())) {
+                None => None,
+                Some((_, Some(inside))) => Some(inside),
+                Some((gate, None)) => {
+                    if entering.is_none() {
+                        entering.set(Some(gate.enter()));
+                    }
+                    match entering.as_mut().as_pin_mut() {
+                        Some(entering) => Some(ready!(entering.poll(cx))),
+                        None => None,
+                    }
+                }
+            };
+            entering.set(None);
+            let _callers = here.map(Handle::enter);
+            let began = Instant::now();
+            let made = roots.poll_make(cx, items, bytes);
+            took += began.elapsed();
+            drop(inside);
+            made
+        })
+        .await;
+        (made, took)
+    }
 }

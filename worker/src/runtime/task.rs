@@ -15,6 +15,7 @@ use stageline_protocol::item::shortened;
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, LinkKey, Plan, Task};
 use stageline_protocol::{Body, ConnId, Content, Frame, JobId, Lineage, TaskId, Time};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -22,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::burst::{self, Bursts};
 use super::census::{Counted, Counters};
+use super::cost::Cost;
 use super::dial::{Dial, Transports};
 use super::gate::{Alone, Gate};
 use super::handle::{Applied, NodeEvent};
 use super::link::{Handed, Outbound, OutboundStream};
 use super::routes::Routes;
-use super::source;
+use super::source::Source;
 use super::terminal::Terminal;
 use super::work::{self, Place, TaskSlot, Work};
 use crate::sdk::{Payload, TaskContext, blocking_calls};
@@ -121,6 +123,8 @@ pub(super) struct TaskLoop {
     pub(super) counters: Counters,
     /// What its calls go through; none in a client.
     pub(super) gate: Option<Gate>,
+    /// Where its functions run.
+    pub(super) functions: Handle,
     pub(super) started: Instant,
     /// What the contexts of its functions show: cancelled when the task ends.
     pub(super) cancelled: CancellationToken,
@@ -139,15 +143,30 @@ impl TaskLoop {
         let mut bursts = None;
         let sink = match self.work {
             Work::Source(roots) => {
-                let (place, own) = (self.place.clone(), self.own.clone());
-                running.spawn(source::run(roots, self.gate.clone(), place, pulled, own));
+                let source = Source {
+                    roots,
+                    gate: self.gate.clone(),
+                    place: self.place.clone(),
+                    pulls: pulled,
+                    task: self.own.clone(),
+                    cost: Cost::default(),
+                };
+                running.spawn(source.run(self.functions.clone()));
                 Sink::Source
             }
             Work::Function(invoker) => {
-                let (place, gate, own) = (self.place.clone(), self.gate.clone(), self.own.clone());
-                bursts = invoker
-                    .burst()
-                    .map(|burst| Bursts::new(burst, cx.clone(), place, gate, own, self.started));
+                bursts = invoker.burst().map(|(burst, max_payload)| {
+                    Bursts::new(burst::Calls {
+                        burst,
+                        max_payload,
+                        cx: cx.clone(),
+                        place: self.place.clone(),
+                        gate: self.gate.clone(),
+                        own: self.own.clone(),
+                        functions: self.functions.clone(),
+                        started: self.started,
+                    })
+                });
                 Sink::Function(invoker)
             }
             Work::Terminal(consumer) => Sink::Terminal(Terminal::new(consumer, self.own.clone())),
@@ -164,6 +183,7 @@ impl TaskLoop {
             transports: self.transports,
             counters: self.counters,
             gate: self.gate,
+            functions: self.functions,
             isolating: BTreeMap::new(),
             alone: BTreeMap::new(),
             started: self.started,
@@ -203,6 +223,7 @@ struct State {
     transports: Transports,
     counters: Counters,
     gate: Option<Gate>,
+    functions: Handle,
     /// Inputs for which the process is being emptied.
     isolating: BTreeMap<u64, AbortHandle>,
     /// Inputs that have the process to themselves.
@@ -482,7 +503,8 @@ impl State {
                 // Whoever is alone is past the gate.
                 let gate = self.gate.clone().filter(|_| !self.alone.contains_key(&input));
                 let slot = TaskSlot::new(input, own, gate);
-                self.running.spawn(work::run_function(invoker, cx, payload, place, slot));
+                let call = work::run_function(invoker, cx, payload, place, slot);
+                self.running.spawn_on(call, &self.functions);
             }
         }
     }

@@ -35,14 +35,12 @@ impl Shell {
         let place = Arc::new(Place { stage: "s".to_owned(), worker: "w".to_owned() });
         let (own, events) = mpsc::unbounded_channel();
         let gate = Gate::default();
-        let bursts = Bursts::new(
-            invoker.burst().unwrap(),
-            cx,
-            place,
-            Some(gate.clone()),
-            own,
-            Instant::now(),
-        );
+        let (burst, max_payload) = invoker.burst().unwrap();
+        let (functions, started) = (Handle::current(), Instant::now());
+        let gate_of_calls = Some(gate.clone());
+        let calls =
+            Calls { burst, max_payload, cx, place, gate: gate_of_calls, own, functions, started };
+        let bursts = Bursts::new(calls);
         Self { bursts, task, running: JoinSet::new(), events, gate }
     }
 
@@ -119,7 +117,7 @@ async fn what_is_not_known_to_be_cheap_is_called_beside_the_loop() {
     assert_eq!(shell.start(0, run_of(3)), None);
     assert_eq!((permits.available_permits(), shell.running.len()), (100, 3), "one each");
 
-    shell.bursts.cost = Cost { average: Some(8_000), last: Some(8_000) };
+    shell.bursts.cost.learn(Duration::from_micros(8), 1);
     assert_eq!(shell.start(3, run_of(9)), None);
     assert_eq!((permits.available_permits(), shell.running.len()), (100, 6), "three each");
     assert_eq!(shell.start(12, run_of(4)), None);
@@ -158,25 +156,9 @@ async fn of_calls_that_were_dropped_nothing_goes_on() {
     assert!(is_ready(&mut Box::pin(shell.gate.alone())), "and nothing is inside");
 }
 
-#[test]
-fn marked_items_do_not_go_by_the_burst() {
+#[tokio::test]
+async fn marked_items_do_not_go_by_the_burst() {
     let mut shell = Shell::new(StageFunction::map(|n: Bytes| async move { n }));
     let run = Run { marked: true, ..run_of(1) };
     assert_eq!(shell.start(0, run.clone()), Some(run));
-}
-
-#[test]
-fn a_burst_that_was_interrupted_is_not_believed() {
-    let (quick, slow) = (Duration::from_micros(6), Duration::from_millis(64));
-    let mut cost = Cost::default();
-    assert_eq!(cost.fitting(), 0);
-    cost.learn(quick, 64);
-    assert_eq!(cost.fitting(), 344);
-    cost.learn(slow, 64);
-    assert_eq!(cost.fitting(), 344);
-    cost.learn(quick, 64);
-    cost.learn(slow, 64);
-    assert_eq!(cost.fitting(), 344);
-    cost.learn(slow, 64);
-    assert_eq!(cost.fitting(), 0);
 }

@@ -141,6 +141,7 @@ fn config(kind: ProcessKind) -> NodeConfig {
         registry: Arc::new(Registry::new()),
         limits: Limits::default(),
         dialler: Dialler::default(),
+        threads: Threads::callers(),
         give_up: None,
     }
 }
