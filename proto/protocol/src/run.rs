@@ -420,8 +420,9 @@ pub struct Packer {
 
 /// A payload above this is not copied to be packed: a run of its own costs less.
 const LARGE: usize = 4 << 10;
-/// No blob is larger.
-const FULL: usize = 64 << 10;
+/// What the payloads of one blob count for, at the most, unless it is one: as much as a frame carries by
+/// default, so that the blob is a frame's, uncut.
+const FULL: u64 = 64 << 10;
 
 impl Default for Packer {
     fn default() -> Self {
@@ -440,7 +441,8 @@ impl Packer {
     #[must_use]
     pub fn push(&mut self, payload: &[u8]) -> bool {
         let end = self.blob.len() + payload.len();
-        if payload.len() > LARGE || (end > FULL && !self.ends.is_empty()) {
+        let size = end as u64 + (self.ends.len() as u64 + 1) * ITEM_OVERHEAD;
+        if payload.len() > LARGE || (size > FULL && !self.ends.is_empty()) {
             return false;
         }
         if self.blob.is_empty() {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::stream::{Stream, StreamExt};
 use serde::Serialize;
 use stageline_protocol::Encoding;
+use stageline_protocol::item::ITEM_OVERHEAD;
 use stageline_protocol::run::Packed;
 // Tokio's clock: it stands still in a simulation, whose course must not depend on the machine.
 use tokio::time::Instant;
@@ -48,7 +49,7 @@ impl Roots {
         Self { source: Box::pin(values), made: Outcomes::new(max_payload) }
     }
 
-    /// Makes up to so many roots, and no more once so many bytes are reached: at least one, which is waited
+    /// Makes up to so many roots, of what counts for about so many bytes at the most: at least one, which is waited
     /// for, and those that are there already. Answers whether the source is at its end; it is not to be
     /// asked again then. [`take`](Self::take) has what was made.
     pub(crate) fn poll_make(
@@ -120,7 +121,7 @@ where
         made: &mut Outcomes,
     ) -> Filled {
         let began = Instant::now();
-        let (mut count, mut size) = (0, 0);
+        let (mut count, mut size, mut last) = (0, 0, 0);
         loop {
             let value = match self.as_mut().poll_next(waker) {
                 Poll::Pending => return Filled::Waits { made: count },
@@ -128,13 +129,14 @@ where
                 Poll::Ready(Some(value)) => value,
             };
             match value.and_then(|value| made.output(value)) {
-                Ok(bytes) => size += bytes as u64,
+                Ok(bytes) => last = bytes as u64 + ITEM_OVERHEAD,
                 Err(failure) => made.failed(failure),
             }
-            count += 1;
+            (count, size) = (count + 1, size + last);
             // The clock is looked at less and less often: a batch takes at most twice as long.
             let is_long = || count.is_power_of_two() && began.elapsed() >= LONG;
-            if count >= most.items || size >= most.bytes || is_long() {
+            // One more of that size would be too much: so a batch is a frame, and not a little more.
+            if count >= most.items || size + last > most.bytes || is_long() {
                 return Filled::Full;
             }
         }
@@ -185,7 +187,7 @@ mod tests {
     fn no_more_is_made_than_is_asked_for() {
         let mut roots = Roots::new(of(&[8; 9]), 100);
         assert_eq!(make(&mut roots, 1, 1 << 20), Poll::Ready((vec![Ok(vec![8])], false)));
-        assert_eq!(make(&mut roots, 100, 9), Poll::Ready((vec![Ok(vec![8; 2])], false)));
+        assert_eq!(make(&mut roots, 100, 80), Poll::Ready((vec![Ok(vec![8; 2])], false)));
         assert_eq!(make(&mut roots, 6, 1 << 20), Poll::Ready((vec![Ok(vec![8; 6])], false)));
         assert_eq!(make(&mut roots, 6, 1 << 20), Poll::Ready((vec![], true)));
     }
