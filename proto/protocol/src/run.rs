@@ -213,6 +213,7 @@ impl Lengths {
     }
 
     /// The bytes of the first so many.
+    #[inline]
     fn sum(&self, count: u64) -> u64 {
         match self {
             Self::Alike { length, .. } => length.saturating_mul(count),
@@ -281,6 +282,7 @@ impl Packed {
     ///
     /// # Panics
     /// If there are not so many.
+    #[inline]
     #[must_use]
     pub fn get(&self, place: u64) -> Bytes {
         let (start, end) = (self.lengths.sum(place), self.lengths.sum(place + 1));
@@ -438,6 +440,7 @@ impl Packer {
     }
 
     /// Adds a payload behind the others. False if it wants a blob of its own, or this one is full.
+    #[inline]
     #[must_use]
     pub fn push(&mut self, payload: &[u8]) -> bool {
         let end = self.blob.len() + payload.len();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream;
 use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use stageline::{Client, Registry, Sink, Source, Stage, Stream};
@@ -108,13 +108,13 @@ fn typed(registry: Registry, plan: Plan, role: Role) -> Registry {
     }
 }
 
-fn payloads(plan: Plan, from: u64) -> BoxStream<'static, Bytes> {
+fn payloads(plan: Plan, from: u64) -> impl futures_util::Stream<Item = Bytes> + Send {
     let indexes = stream::iter(from..ITEMS.load(Ordering::SeqCst));
     if plan.workload != Workload::Latency {
-        return indexes.map(move |index| work::make(&plan, index)).boxed();
+        return indexes.map(move |index| work::make(&plan, index)).left_stream();
     }
     let pacer = Arc::new(Pacer::start(&plan));
-    indexes.then(move |index| pacer.clone().make(index)).boxed()
+    indexes.then(move |index| pacer.clone().make(index)).right_stream()
 }
 
 /// Runs one job of a plan, and answers how long it took from its submission to its end.

@@ -38,7 +38,15 @@ use super::outputs::{admit, admit_size, guarded};
 pub(crate) type Burst = Arc<dyn Fn(&TaskContext, &Run, &mut Outcomes) -> u64 + Send + Sync>;
 
 /// What an answer of a user's function means.
-pub(crate) type Answers<R, Out> = fn(R) -> Result<Answer<Out>, Failure>;
+pub(crate) trait Answers<R, Out>:
+    Fn(R) -> Result<Answer<Out>, Failure> + Copy + Send + Sync + 'static
+{
+}
+
+impl<A, R, Out> Answers<R, Out> for A where
+    A: Fn(R) -> Result<Answer<Out>, Failure> + Copy + Send + Sync + 'static
+{
+}
 
 /// The answer of a function that makes no more than one output.
 pub(crate) enum Answer<Out> {
@@ -225,7 +233,7 @@ impl Outcomes {
 /// Calls a function for each item of a run. See the module.
 pub(crate) fn call_each<In, R, Out, M, F>(
     f: &F,
-    answer: Answers<R, Out>,
+    answer: impl Answers<R, Out>,
     cx: &TaskContext,
     run: &Run,
     outcomes: &mut Outcomes,
@@ -241,23 +249,26 @@ where
     // The box is used for one call after the other, and given away with a future that is not done.
     let mut call: Called<F::Output> = Box::pin(None);
     let mut nobody = TaskWaker::from_waker(Waker::noop());
-    for place in 0..values.len() {
-        let begun = || {
-            let payload = Payload { encoding: *encoding, bytes: values.get(place) };
-            let input = decode(payload)?;
-            call.set(Some(f.call(|| cx.item(run.lineage.after(place)), input)));
-            match poll(&mut call, &mut nobody) {
-                Poll::Ready(answered) => {
-                    call.set(None);
-                    outcomes.answered(answer(answered)?)?;
-                    Ok(true)
-                }
-                Poll::Pending => Ok(false),
+    let mut place = 0;
+    while place < values.len() {
+        // One call after the other, until one has a fate of its own.
+        let calls = || {
+            while place < values.len() {
+                let payload = Payload { encoding: *encoding, bytes: values.get(place) };
+                let input = decode(payload)?;
+                call.set(Some(f.call(|| cx.item(run.lineage.after(place)), input)));
+                let Poll::Ready(answered) = poll(&mut call, &mut nobody) else {
+                    return Ok(Poll::Pending);
+                };
+                call.set(None);
+                outcomes.answered(answer(answered)?)?;
+                place += 1;
             }
+            Ok(Poll::Ready(()))
         };
-        match catch_unwind(AssertUnwindSafe(begun)) {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
+        match catch_unwind(AssertUnwindSafe(calls)) {
+            Ok(Ok(Poll::Ready(()))) => break,
+            Ok(Ok(Poll::Pending)) => {
                 let call = mem::replace(&mut call, Box::pin(None));
                 outcomes.put(Outcome::Pending(Rest::of(call, answer, outcomes.max_payload)));
                 outcomes.pending = true;
@@ -271,6 +282,7 @@ where
                 discard(mem::replace(&mut call, Box::pin(None)));
             }
         }
+        place += 1;
     }
     values.len()
 }
@@ -297,7 +309,11 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    fn of<R, Out, Fut>(mut call: Called<Fut>, answer: Answers<R, Out>, max_payload: usize) -> Self
+    fn of<R, Out, Fut>(
+        mut call: Called<Fut>,
+        answer: impl Answers<R, Out>,
+        max_payload: usize,
+    ) -> Self
     where
         R: 'static,
         Out: Serialize + 'static,

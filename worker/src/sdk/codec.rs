@@ -85,6 +85,7 @@ pub fn encode_owned<T: Serialize + 'static>(value: T) -> Result<(Encoding, Bytes
 }
 
 /// The value itself, if it is [`Bytes`].
+#[inline]
 pub(crate) fn into_bytes<T: 'static>(value: T) -> Result<Bytes, T> {
     if is_same_type::<T, Bytes>() {
         return Ok(same_type(|| value).unwrap_or_default());
@@ -131,6 +132,7 @@ pub fn decode<T: DeserializeOwned + 'static>(
 }
 
 /// Decodes a payload that is not needed any more: raw ones are [`Bytes`] as they are.
+#[inline]
 pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
     encoding: Encoding,
     bytes: Bytes,
@@ -153,11 +155,13 @@ pub(crate) fn deserializer(
 
 type HumanReadable = rmp_serde::config::HumanReadableConfig<rmp_serde::config::DefaultConfig>;
 
+#[inline]
 fn is_same_type<T: 'static, U: 'static>() -> bool {
     std::any::TypeId::of::<T>() == std::any::TypeId::of::<U>()
 }
 
 /// What `make` makes, if that is a `T`; else `make` is not called.
+#[inline]
 fn same_type<T: 'static, U: 'static>(make: impl FnOnce() -> U) -> Option<T> {
     if !is_same_type::<T, U>() {
         return None;

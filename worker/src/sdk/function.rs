@@ -293,7 +293,7 @@ impl StageFunction {
     }
 
     /// A function that makes one answer of each input.
-    fn asynchronous<In, R, Out, M, F>(op: Op, f: F, answer: Answers<R, Out>) -> Self
+    fn asynchronous<In, R, Out, M, F>(op: Op, f: F, answer: impl Answers<R, Out>) -> Self
     where
         In: DeserializeOwned + Send + 'static,
         R: 'static,
@@ -357,7 +357,10 @@ impl StageFunction {
         Self::item_by_item(Op::FlatMap, false, call)
     }
 
-    fn opening<R, Out, M, F>(f: F, value: fn(R) -> Result<Out, Failure>) -> Self
+    fn opening<R, Out, M, F>(
+        f: F,
+        value: impl Fn(R) -> Result<Out, Failure> + Copy + Send + Sync + 'static,
+    ) -> Self
     where
         R: 'static,
         Out: Serialize + 'static,
@@ -368,8 +371,7 @@ impl StageFunction {
         let open: Open = Arc::new(move |cx, position, max_payload| {
             let f = Arc::clone(&f);
             // The function is called by the first poll, as the stream's own code is: panics show there.
-            let values = stream::once(async move { f.call(|| cx, position) }).flatten();
-            Roots::of(values.map(value), max_payload)
+            Roots::of(move || f.call(|| cx, position), value, max_payload)
         });
         Self { op: Op::Source, blocking: false, body: Body::Open(open) }
     }

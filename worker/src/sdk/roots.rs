@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context as TaskWaker, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{Stream, StreamExt};
+use futures_util::stream::Stream;
 use serde::Serialize;
 use stageline_protocol::Encoding;
 use stageline_protocol::item::ITEM_OVERHEAD;
@@ -28,7 +28,7 @@ const LONG: Duration = Duration::from_micros(200);
 
 /// The roots of a source, in order.
 pub struct Roots {
-    source: Pin<Box<dyn Source>>,
+    source: Box<dyn Source>,
     /// What has been made and not yet taken.
     made: Outcomes,
 }
@@ -39,14 +39,21 @@ impl Roots {
         values: impl Stream<Item = Result<T, StageError>> + Send + 'static,
         max_payload: usize,
     ) -> Self {
-        Self::of(values.map(|value| value.map_err(Failure::from)), max_payload)
+        Self::of(move || values, |value| value.map_err(Failure::from), max_payload)
     }
 
-    pub(super) fn of<T: Serialize + 'static>(
-        values: impl Stream<Item = Result<T, Failure>> + Send + 'static,
+    /// Those of a stream that is opened when it is first asked.
+    pub(super) fn of<S, T>(
+        open: impl FnOnce() -> S + Send + 'static,
+        value: impl Fn(S::Item) -> Result<T, Failure> + Send + 'static,
         max_payload: usize,
-    ) -> Self {
-        Self { source: Box::pin(values), made: Outcomes::new(max_payload) }
+    ) -> Self
+    where
+        S: Stream + Send + 'static,
+        T: Serialize + 'static,
+    {
+        let source = User { open: Some(open), stream: None, value };
+        Self { source: Box::new(source), made: Outcomes::new(max_payload) }
     }
 
     /// Makes up to so many roots, of what counts for about so many bytes at the most: at least one, which is waited
@@ -59,7 +66,7 @@ impl Roots {
         bytes: u64,
     ) -> Poll<bool> {
         let most = Most { items, bytes };
-        match self.source.as_mut().fill(waker, most, &mut self.made) {
+        match self.source.fill(waker, most, &mut self.made) {
             Filled::Waits { made: 0 } => Poll::Pending,
             Filled::Full | Filled::Waits { .. } => Poll::Ready(false),
             Filled::Ended => Poll::Ready(true),
@@ -101,34 +108,37 @@ enum Filled {
 
 /// A user's stream, without its type.
 trait Source: Send {
-    fn fill(
-        self: Pin<&mut Self>,
-        waker: &mut TaskWaker<'_>,
-        most: Most,
-        made: &mut Outcomes,
-    ) -> Filled;
+    fn fill(&mut self, waker: &mut TaskWaker<'_>, most: Most, made: &mut Outcomes) -> Filled;
 }
 
-impl<S, T> Source for S
+struct User<O, S, V> {
+    /// None once it has been called.
+    open: Option<O>,
+    stream: Option<Pin<Box<S>>>,
+    value: V,
+}
+
+impl<O, S, V, T> Source for User<O, S, V>
 where
-    S: Stream<Item = Result<T, Failure>> + Send,
+    O: FnOnce() -> S + Send,
+    S: Stream + Send,
+    V: Fn(S::Item) -> Result<T, Failure> + Send,
     T: Serialize + 'static,
 {
-    fn fill(
-        mut self: Pin<&mut Self>,
-        waker: &mut TaskWaker<'_>,
-        most: Most,
-        made: &mut Outcomes,
-    ) -> Filled {
+    fn fill(&mut self, waker: &mut TaskWaker<'_>, most: Most, made: &mut Outcomes) -> Filled {
         let began = Instant::now();
+        if let Some(open) = self.open.take() {
+            self.stream = Some(Box::pin(open()));
+        }
+        let Some(stream) = &mut self.stream else { return Filled::Ended };
         let (mut count, mut size, mut last) = (0, 0, 0);
         loop {
-            let value = match self.as_mut().poll_next(waker) {
+            let value = match stream.as_mut().poll_next(waker) {
                 Poll::Pending => return Filled::Waits { made: count },
                 Poll::Ready(None) => return Filled::Ended,
                 Poll::Ready(Some(value)) => value,
             };
-            match value.and_then(|value| made.output(value)) {
+            match (self.value)(value).and_then(|value| made.output(value)) {
                 Ok(bytes) => last = bytes as u64 + ITEM_OVERHEAD,
                 Err(failure) => made.failed(failure),
             }
@@ -148,7 +158,7 @@ mod tests {
     use std::task::Waker;
 
     use bytes::Bytes;
-    use futures_util::stream;
+    use futures_util::stream::{self, StreamExt};
     use stageline_protocol::ErrorKind;
 
     use super::*;
