@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// How long a burst should take.
+/// How long a burst should take: about what it costs to have another thread do it, and some.
 const AIM: Duration = Duration::from_micros(32);
+/// A call that costs less is not worth another thread, however many there are.
+const LITTLE: Duration = Duration::from_micros(1);
+/// How long a burst of such calls should take: as long as what came together may stay together.
+const LONG: Duration = Duration::from_micros(128);
 /// Over about so many calls the cost is averaged.
 const MEMORY: u64 = 64;
 
@@ -35,7 +39,10 @@ impl Cost {
 
     /// How many calls should fit a burst; none if nothing is known.
     pub(super) fn fitting(&self) -> u64 {
-        self.average.map_or(0, |average| AIM.as_nanos() as u64 / average.max(1))
+        let Some(average) = self.average else { return 0 };
+        let is_little = u128::from(average) < LITTLE.as_nanos();
+        let aim = if is_little { LONG } else { AIM };
+        aim.as_nanos() as u64 / average.max(1)
     }
 }
 
@@ -49,12 +56,12 @@ mod tests {
         let mut cost = Cost::default();
         assert_eq!(cost.fitting(), 0);
         cost.learn(quick, 64);
-        assert_eq!(cost.fitting(), 344);
+        assert_eq!(cost.fitting(), 1_376);
         cost.learn(slow, 64);
-        assert_eq!(cost.fitting(), 344);
+        assert_eq!(cost.fitting(), 1_376);
         cost.learn(quick, 64);
         cost.learn(slow, 64);
-        assert_eq!(cost.fitting(), 344);
+        assert_eq!(cost.fitting(), 1_376);
         cost.learn(slow, 64);
         assert_eq!(cost.fitting(), 0);
     }

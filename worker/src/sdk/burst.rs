@@ -254,8 +254,10 @@ where
         // One call after the other, until one has a fate of its own.
         let calls = || {
             while place < values.len() {
-                let payload = Payload { encoding: *encoding, bytes: values.get(place) };
-                let input = decode(payload)?;
+                let input = match codec::as_bytes(*encoding, || values.get(place)) {
+                    Some(input) => input,
+                    None => decode(Payload { encoding: *encoding, bytes: values.get(place) })?,
+                };
                 call.set(Some(f.call(|| cx.item(run.lineage.after(place)), input)));
                 let Poll::Ready(answered) = poll(&mut call, &mut nobody) else {
                     return Ok(Poll::Pending);

@@ -137,11 +137,17 @@ pub(crate) fn decode_owned<T: DeserializeOwned + 'static>(
     encoding: Encoding,
     bytes: Bytes,
 ) -> Result<T, DecodeError> {
-    if encoding == Encoding::Raw && is_same_type::<T, Bytes>() {
-        return same_type(|| bytes)
-            .ok_or_else(|| refused::<T>("", &"not bytes", encoding, &Bytes::new()));
+    let mut bytes = Some(bytes);
+    if let Some(value) = as_bytes(encoding, || bytes.take().unwrap_or_default()) {
+        return Ok(value);
     }
-    decode(encoding, &bytes)
+    decode(encoding, &bytes.unwrap_or_default())
+}
+
+/// A raw payload itself, if [`Bytes`] are wanted.
+#[inline]
+pub(crate) fn as_bytes<T: 'static>(encoding: Encoding, bytes: impl FnOnce() -> Bytes) -> Option<T> {
+    if encoding == Encoding::Raw { same_type(bytes) } else { None }
 }
 
 /// The deserializer of a MessagePack payload.
