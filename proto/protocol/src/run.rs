@@ -424,7 +424,7 @@ pub struct Packer {
 const LARGE: usize = 4 << 10;
 /// What the payloads of one blob count for, at the most, unless it is one: as much as a frame carries by
 /// default, so that the blob is a frame's, uncut.
-const FULL: u64 = 64 << 10;
+const FULL: u64 = 128 << 10;
 
 impl Default for Packer {
     fn default() -> Self {

@@ -23,7 +23,7 @@ pub(super) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 pub(super) const STREAM_WINDOW: u32 = 32 << 20;
 /// The largest HTTP/2 frame that this end takes: as large as a batch. Four times the default saves a
 /// good part of what a batch costs on the way; much larger ones cost more than they save.
-pub(super) const FRAME: u32 = 64 << 10;
+pub(super) const FRAME: u32 = 128 << 10;
 /// How often an idle connection is probed, and how long the answer may take.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);

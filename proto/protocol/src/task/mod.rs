@@ -95,7 +95,7 @@ impl Default for Limits {
             window_bytes: 2 << 20,
             max_payload: 64 << 20,
             batch_items: 1_024,
-            batch_bytes: 64 << 10,
+            batch_bytes: 128 << 10,
             flush: Duration::from_millis(5),
             forfeit: Duration::from_millis(100),
             lease: Duration::from_secs(10),
