@@ -30,11 +30,12 @@ impl Embedded {
             registry: Arc::new(registry),
             limits,
             dialler: Dialler::default(),
-            threads: Threads::callers(),
+            threads: Threads::own().unwrap_or_else(|_| Threads::callers()),
             give_up: None,
         };
+        let main = config.threads.main().clone();
         let (node, worker) = Node::new(config, opener);
-        tokio::spawn(node.run());
+        main.spawn(node.run());
         Self { coordinator, worker }
     }
 

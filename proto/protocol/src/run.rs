@@ -136,6 +136,13 @@ impl Run {
         if self.size() <= bytes { self.len() } else { self.content.sizes().fitting(bytes) }
     }
 
+    /// As [`fitting`](Self::fitting), but all of them if they are too large by no more than a quarter: what
+    /// came together stays together, though each stage may add to it.
+    #[must_use]
+    pub fn nearly_fitting(&self, bytes: u64) -> u64 {
+        if self.size() <= nearly(bytes) { self.len() } else { self.fitting(bytes) }
+    }
+
     /// Some of the items.
     #[must_use]
     pub fn slice(&self, places: Range<u64>) -> Self {
@@ -359,6 +366,11 @@ impl std::fmt::Debug for Packed {
     }
 }
 
+/// What is not worth a cut for being beyond so many bytes.
+const fn nearly(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 4)
+}
+
 /// What each item of a run counts for, without its content.
 #[derive(Clone, Debug)]
 pub struct Sizes {
@@ -395,6 +407,12 @@ impl Sizes {
         fit
     }
 
+    /// As [`Run::nearly_fitting`].
+    #[must_use]
+    pub fn nearly_fitting(&self, bytes: u64) -> u64 {
+        if self.total() <= nearly(bytes) { self.count() } else { self.fitting(bytes) }
+    }
+
     /// Keeps the first, and answers the rest.
     #[must_use]
     pub(crate) fn split_off(&mut self, at: u64) -> Self {
@@ -422,9 +440,9 @@ pub struct Packer {
 
 /// A payload above this is not copied to be packed: a run of its own costs less.
 const LARGE: usize = 4 << 10;
-/// What the payloads of one blob count for, at the most, unless it is one: as much as a frame carries by
-/// default, so that the blob is a frame's, uncut.
-const FULL: u64 = 128 << 10;
+/// What the payloads of one blob count for, at the most, unless it is one: as much as a frame takes of one
+/// run by default, so that the blob is a frame's, uncut.
+const FULL: u64 = nearly(128 << 10);
 
 impl Default for Packer {
     fn default() -> Self {

@@ -213,7 +213,8 @@ impl Sender {
         Some(Items { batch, backlog, forfeited: self.forfeited, watermarks })
     }
 
-    /// Items not yet framed, up to a cap of items and bytes, at least one.
+    /// Items not yet framed, up to a cap of items and bytes, at least one. A run that is first may be a
+    /// little larger: cut, its rest would be a small frame, or be copied together with what follows.
     fn frame(&mut self, (mut items, mut bytes): (u64, u64)) -> Vec<Run> {
         let mut batch = Vec::new();
         while items > 0 {
@@ -224,7 +225,12 @@ impl Sender {
             };
             let start = self.framed.saturating_sub(first);
             let mut run = entry.run.slice(start..entry.count());
-            let fitting = run.fitting(bytes).max(u64::from(batch.is_empty())).min(items);
+            let fitting = if batch.is_empty() {
+                run.nearly_fitting(bytes).max(1)
+            } else {
+                run.fitting(bytes)
+            };
+            let fitting = fitting.min(items);
             if fitting == 0 {
                 break;
             }

@@ -74,7 +74,8 @@ pub struct Limits {
     pub max_payload: u64,
     /// The most items in one frame. Default 1,024.
     pub batch_items: u64,
-    /// The most bytes in one frame of more than one item. Default 64 KiB.
+    /// The most bytes in one frame of more than one item; a quarter more if they came together.
+    /// Default 128 KiB.
     pub batch_bytes: u64,
     /// How long acks, watermarks and grants that nobody waits for are gathered. Default 5 ms.
     pub flush: Duration,

@@ -48,7 +48,8 @@ impl Task {
     /// slots are a bound of what is held here even if nothing can be sent.
     fn burst_room(&self, first: Option<&Input>) -> u64 {
         let content = first.and_then(|entry| entry.content.as_ref());
-        let small = content.map_or(0, |content| content.sizes().fitting(self.limits.batch_bytes));
+        let small =
+            content.map_or(0, |content| content.sizes().nearly_fitting(self.limits.batch_bytes));
         self.out_ports.iter().map(OutPort::room).fold(small.min(self.burst), u64::min)
     }
 
