@@ -131,3 +131,50 @@ impl Source {
         (made, took)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread::{self, ThreadId};
+
+    use bytes::Bytes;
+    use futures_util::stream::{self, StreamExt};
+
+    use super::super::threads::Threads;
+    use super::*;
+
+    /// The caller's clock stands still: nothing costs anything.
+    #[tokio::test(start_paused = true)]
+    async fn roots_that_cost_little_are_made_on_the_tasks_thread_but_in_the_callers_runtime() {
+        let threads = Threads::own().unwrap();
+        let seen: Arc<Mutex<Vec<(ThreadId, _)>>> = Arc::default();
+        let made = seen.clone();
+        let stream = stream::iter(0..3).map(move |n| {
+            made.lock().unwrap().push((thread::current().id(), Handle::current().id()));
+            Ok(Bytes::from(vec![n]))
+        });
+        let (pull, pulls) = mpsc::unbounded_channel();
+        let (task, mut events) = mpsc::unbounded_channel();
+        let source = Source {
+            roots: Roots::new(stream, 10),
+            gate: None,
+            place: Arc::new(Place { stage: "s".to_owned(), worker: "w".to_owned() }),
+            pulls,
+            task,
+            cost: Cost::default(),
+        };
+        let running = threads.main().spawn(source.run(Handle::current()));
+        for _ in 0..3 {
+            pull.send((1, 1 << 20)).unwrap();
+            assert!(matches!(events.recv().await, Some(Event::Roots { exhausted: false, .. })));
+        }
+        drop(pull);
+        running.await.unwrap();
+
+        let seen = seen.lock().unwrap();
+        let here = thread::current().id();
+        let on_this_thread: Vec<bool> = seen.iter().map(|(thread, _)| *thread == here).collect();
+        assert_eq!(on_this_thread, [true, false, false], "nothing is known of the first");
+        assert!(seen.iter().all(|(_, runtime)| *runtime == Handle::current().id()));
+    }
+}
