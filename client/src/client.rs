@@ -89,7 +89,8 @@ impl Client {
     }
 
     /// Everything in this process: the stages of `registry`, a coordinator, links in memory. Call it
-    /// inside a tokio runtime.
+    /// inside a tokio runtime: functions run there, and in one of several threads the stages have
+    /// threads of their own beside it.
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn embedded(registry: Registry) -> Self {

@@ -10,6 +10,7 @@ use stageline_worker::runtime::{
     Dialler, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener, Threads,
 };
 use stageline_worker::sdk::Registry;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 /// What runs beside the client; it ends with it.
@@ -30,12 +31,12 @@ impl Embedded {
             registry: Arc::new(registry),
             limits,
             dialler: Dialler::default(),
-            threads: Threads::own().unwrap_or_else(|_| Threads::callers()),
+            threads: threads(),
             give_up: None,
         };
-        let main = config.threads.main().clone();
+        let session = config.threads.session().clone();
         let (node, worker) = Node::new(config, opener);
-        main.spawn(node.run());
+        session.spawn(node.run());
         Self { coordinator, worker }
     }
 
@@ -47,6 +48,18 @@ impl Embedded {
     pub(crate) fn client_opener(&self) -> Arc<dyn SessionOpener> {
         let after = Some(self.worker.clone());
         Arc::new(InMemory { coordinator: self.coordinator.clone(), after })
+    }
+}
+
+/// A runtime of one thread keeps everything: who has one wants no others, or has stopped its clock for a
+/// test.
+fn threads() -> Threads {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => Threads::callers(),
+        _ => Threads::own().unwrap_or_else(|error| {
+            tracing::warn!(%error, "no threads for the stages: they run in the caller's runtime");
+            Threads::callers()
+        }),
     }
 }
 

@@ -132,8 +132,10 @@ impl Worker {
             None => SocketAddr::new(local_address_towards(&self.coordinator).await, 0).to_string(),
         };
         let threads = Threads::own().map_err(StartError::Thread)?;
-        let (bind, main) = (async move { Listener::bind(&listen).await }, threads.main().clone());
-        let listener = on(main, bind).await.map_err(|error| StartError::Thread(error.into()))??;
+        let bind = async move { Listener::bind(&listen).await };
+        let listener = on(threads.links().clone(), bind)
+            .await
+            .map_err(|error| StartError::Thread(error.into()))??;
         self.start_with(threads, listener.address(), listener.connections())
     }
 
@@ -183,8 +185,8 @@ impl Worker {
         let (node, handle) = Node::new(config, Arc::new(session));
         let stop = CancellationToken::new();
         let links = serve_links(connections, handle.clone(), stop.clone());
-        let links = tokio::spawn(on(threads.main().clone(), links));
-        let node = tokio::spawn(on(threads.main().clone(), node.run()));
+        let links = tokio::spawn(on(threads.links().clone(), links));
+        let node = tokio::spawn(on(threads.session().clone(), node.run()));
         Ok(RunningWorker { name, address, handle, stop, links, node })
     }
 }

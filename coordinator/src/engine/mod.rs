@@ -60,7 +60,7 @@ pub struct Config {
     pub status_every: Duration,
     /// So many jobs that have ended stay listed. 100 by default.
     pub history: usize,
-    /// The automatic window is never smaller than this many roots. 1,024 by default.
+    /// The automatic window is never smaller than this many roots. 16,384 by default.
     pub least_window: u64,
 }
 
@@ -71,7 +71,7 @@ impl Default for Config {
             reset_grace: Duration::from_secs(2),
             status_every: Duration::from_millis(500),
             history: 100,
-            least_window: 1024,
+            least_window: 16_384,
         }
     }
 }

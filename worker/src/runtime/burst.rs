@@ -154,11 +154,13 @@ impl Bursts {
         run: &Run,
         inside: Option<Inside>,
     ) {
-        let _callers = self.calls.functions.enter();
         let began = Instant::now();
         // Beyond the slots there is room for one that is not done, and no more.
         self.outcomes.stop_at_pending(task.excess() > 0);
-        let called = (self.calls.burst)(&self.calls.cx, run, &mut self.outcomes);
+        let called = {
+            let _callers = self.calls.functions.enter();
+            (self.calls.burst)(&self.calls.cx, run, &mut self.outcomes)
+        };
         let ended = Instant::now();
         self.cost.learn(ended - began, called);
         self.over = ended - *self.turn.get_or_insert(began) >= TURN;

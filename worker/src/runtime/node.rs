@@ -59,7 +59,7 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// How its tasks reach those of other processes.
     pub dialler: Dialler,
-    /// Where it runs: [`Node::run`] is to be spawned on [`Threads::main`].
+    /// Where it runs: [`Node::run`] is to be spawned on [`Threads::session`].
     pub threads: Threads,
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.

@@ -13,9 +13,9 @@ use futures_util::future::FutureExt;
 use stageline_protocol::Content;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 // Tokio's clock: it stands still in a simulation, whose course must not depend on the machine.
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::cost::Cost;
 use super::gate::Gate;
@@ -35,6 +35,12 @@ pub(super) struct Source {
     pub(super) cost: Cost,
 }
 
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
 /// Why a source stops answering where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -45,26 +51,26 @@ enum Stop {
 }
 
 impl Source {
-    /// Answers its task until it is exhausted or the task is over. A panic of the stream is the task's
-    /// failure, and the job's: what it still had is not known, so it must not look exhausted.
-    pub(super) async fn run(mut self, functions: Handle) {
-        loop {
-            let beside = async move { (self.answer_or_fail(None).await, self) };
-            let stop;
-            // An error: the caller's runtime is over.
-            let Ok(answered) = AbortOnDropHandle::new(functions.spawn(beside)).await else {
-                return;
-            };
-            (stop, self) = answered;
-            if stop == Stop::Over || self.answer_or_fail(Some(&functions)).await == Stop::Over {
-                return;
-            }
+    /// Has it answer its task where its cost says: on this thread, or in the runtime that it belongs to.
+    pub(super) fn spawn(self, running: &mut JoinSet<()>, functions: &Handle) {
+        if self.is_cheap() {
+            running.spawn(self.run(Some(functions.clone())));
+        } else {
+            running.spawn_on(self.run(None), functions);
         }
     }
 
-    async fn answer_or_fail(&mut self, here: Option<&Handle>) -> Stop {
-        let panic = match AssertUnwindSafe(self.answer(here)).catch_unwind().await {
-            Ok(stop) => return stop,
+    /// Answers its task until it is exhausted, or wants to be elsewhere, or the task is over. On the task's
+    /// thread, `here` is the runtime that the stream belongs to. A panic of the stream is the task's
+    /// failure, and the job's: what it still had is not known, so it must not look exhausted.
+    async fn run(mut self, here: Option<Handle>) {
+        let panic = match AssertUnwindSafe(self.answer(here.as_ref())).catch_unwind().await {
+            Ok(Stop::Over) => return,
+            Ok(Stop::Moves) => {
+                let task = self.task.clone();
+                let _task_over = task.send(Event::Moved(Box::new(self)));
+                return;
+            }
             Err(panic) => panic,
         };
         let said = panic_message(&*panic);
@@ -73,10 +79,12 @@ impl Source {
              go on with an item answers with an error in its place"
         );
         let _task_over = self.task.send(Event::Failed(message));
-        Stop::Over
     }
 
-    /// On the task's thread, `here` is the runtime that the stream belongs to.
+    fn is_cheap(&self) -> bool {
+        self.cost.fitting() > 0
+    }
+
     async fn answer(&mut self, here: Option<&Handle>) -> Stop {
         while let Some((items, bytes)) = self.pulls.recv().await {
             let (exhausted, took) = self.make(here, items, bytes).await;
@@ -90,7 +98,7 @@ impl Source {
             if self.task.send(Event::Roots { batch, exhausted }).is_err() || exhausted {
                 return Stop::Over;
             }
-            if here.is_some() != (self.cost.fitting() > 0) {
+            if here.is_some() != self.is_cheap() {
                 return Stop::Moves;
             }
             // A source that is always ready must not keep others from running.
@@ -120,9 +128,11 @@ impl Source {
                 }
             };
             entering.set(None);
-            let _callers = here.map(Handle::enter);
             let began = Instant::now();
-            let made = roots.poll_make(cx, items, bytes);
+            let made = {
+                let _callers = here.map(Handle::enter);
+                roots.poll_make(cx, items, bytes)
+            };
             took += began.elapsed();
             drop(inside);
             made
@@ -143,7 +153,7 @@ mod tests {
     use super::super::threads::Threads;
     use super::*;
 
-    /// The caller's clock stands still: nothing costs anything.
+    /// The caller's clock stands still, so the first root costs nothing.
     #[tokio::test(start_paused = true)]
     async fn roots_that_cost_little_are_made_on_the_tasks_thread_but_in_the_callers_runtime() {
         let threads = Threads::own().unwrap();
@@ -163,13 +173,21 @@ mod tests {
             task,
             cost: Cost::default(),
         };
-        let running = threads.main().spawn(source.run(Handle::current()));
-        for _ in 0..3 {
+        let mut running = JoinSet::new();
+        source.spawn(&mut running, &Handle::current());
+        for n in 0..3 {
             pull.send((1, 1 << 20)).unwrap();
             assert!(matches!(events.recv().await, Some(Event::Roots { exhausted: false, .. })));
+            if n == 0 {
+                let Some(Event::Moved(source)) = events.recv().await else { panic!("it moves") };
+                running.join_next().await.unwrap().unwrap();
+                let functions = Handle::current();
+                let _on_the_tasks_thread = threads.links().enter();
+                source.spawn(&mut running, &functions);
+            }
         }
         drop(pull);
-        running.await.unwrap();
+        running.join_all().await;
 
         let seen = seen.lock().unwrap();
         let here = thread::current().id();

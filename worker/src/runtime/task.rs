@@ -51,6 +51,8 @@ pub(crate) enum Event {
     Frame { key: LinkKey, conn: ConnId, frame: Frame, permit: Option<OwnedSemaphorePermit> },
     /// A connection ended, or could not be made.
     Down { key: LinkKey, conn: ConnId },
+    /// The source wants to be asked elsewhere.
+    Moved(Box<Source>),
     /// Roots that the source made.
     Roots { batch: Vec<Content>, exhausted: bool },
     /// Outputs that an expansion made; `room` is told when it may make more.
@@ -151,7 +153,7 @@ impl TaskLoop {
                     task: self.own.clone(),
                     cost: Cost::default(),
                 };
-                running.spawn(source.run(self.functions.clone()));
+                source.spawn(&mut running, &self.functions);
                 Sink::Source
             }
             Work::Function(invoker) => {
@@ -338,6 +340,7 @@ impl State {
                 }
             }
             Event::Down { key, conn } => self.task.on_down(now, key, conn),
+            Event::Moved(source) => source.spawn(&mut self.running, &self.functions),
             Event::Roots { batch, exhausted } => self.task.roots(now, batch, exhausted),
             Event::Outputs { input, payloads, room } => {
                 for payload in payloads {
@@ -481,6 +484,8 @@ impl State {
                 if let Some(bursts) = &mut self.bursts {
                     bursts.abort(self.cx.clone());
                 }
+                // A source that is about to move ends instead.
+                self.pulls = mpsc::unbounded_channel().0;
                 self.resuming.clear();
                 self.expansions.clear();
             }

@@ -3,8 +3,8 @@
 //! What an item passes on its way through a process is a chain of steps, each much shorter than waking
 //! another thread, and its bytes are in one core's cache. So a task's loop, the connections that it dials
 //! and those that the process accepts share **one thread**; a second task of the process has another one,
-//! and so on up to the number of cores. A caller's runtime that is busy keeps no link from being read and
-//! no heartbeat from being sent.
+//! and so on up to the number of cores. The session with the coordinator has another one, so that no
+//! function keeps a heartbeat from being sent, whatever it does and wherever it runs.
 //!
 //! Functions belong to the caller's runtime. A call that is done at once is done on the task's thread, but
 //! what it spawns, and the timers and sockets that it opens, are the caller's too.
@@ -32,8 +32,7 @@ impl Threads {
         Self { callers: Handle::current(), own: None }
     }
 
-    /// Threads of the process's own, of which the first is started now. They end when nothing holds
-    /// them any more.
+    /// Threads of the process's own. They end when nothing holds them any more.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -41,17 +40,24 @@ impl Threads {
     /// # Panics
     /// When it is not called inside a tokio runtime.
     pub fn own() -> io::Result<Self> {
-        let first = Thread::start(0)?;
+        let (control, first) = (Thread::start("control")?, Thread::start("0")?);
         let most = thread::available_parallelism().map_or(1, usize::from);
-        let main = first.handle();
-        let own = Own { main, most, threads: Mutex::new(vec![first]) };
+        let (session, links) = (control.handle(), first.handle());
+        let own =
+            Own { session, links, most, control: Some(control), tasks: Mutex::new(vec![first]) };
         Ok(Self { own: Some(Arc::new(own)), ..Self::callers() })
     }
 
-    /// Where everything runs that is no task and no function, accepted connections among it.
+    /// Where the [`Node`](super::Node) runs, and its session.
     #[must_use]
-    pub fn main(&self) -> &Handle {
-        self.own.as_ref().map_or(&self.callers, |own| &own.main)
+    pub fn session(&self) -> &Handle {
+        self.own.as_ref().map_or(&self.callers, |own| &own.session)
+    }
+
+    /// Where connections are accepted: on the thread of the first task.
+    #[must_use]
+    pub fn links(&self) -> &Handle {
+        self.own.as_ref().map_or(&self.callers, |own| &own.links)
     }
 
     /// Where functions run.
@@ -83,17 +89,21 @@ pub(super) struct Seat {
 
 #[derive(Debug)]
 struct Own {
-    main: Handle,
+    session: Handle,
+    links: Handle,
+    /// How many threads may have tasks.
     most: usize,
-    threads: Mutex<Vec<Thread>>,
+    /// Always there, until this is dropped.
+    control: Option<Thread>,
+    tasks: Mutex<Vec<Thread>>,
 }
 
 impl Own {
     fn seat(&self) -> Seat {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut threads = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let free = threads.iter().any(|thread| thread.taken() == 0);
         if !free && threads.len() < self.most {
-            match Thread::start(threads.len()) {
+            match Thread::start(&threads.len().to_string()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => tracing::warn!(%error, "no thread for a task: it shares another's"),
             }
@@ -101,20 +111,21 @@ impl Own {
         // The first one is there as long as this is.
         match threads.iter().min_by_key(|thread| thread.taken()) {
             Some(thread) => Seat { thread: thread.handle(), _taken: thread.seats.clone() },
-            None => Seat { thread: self.main.clone(), _taken: Arc::default() },
+            None => Seat { thread: self.links.clone(), _taken: Arc::default() },
         }
     }
 
     fn alive_tasks(&self) -> usize {
-        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.iter().map(|thread| thread.handle().metrics().num_alive_tasks()).sum()
+        let threads = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = threads.iter().map(Thread::handle).chain([self.session.clone()]);
+        all.map(|thread| thread.metrics().num_alive_tasks()).sum()
     }
 }
 
 impl Drop for Own {
     fn drop(&mut self) {
-        let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for thread in threads.drain(..) {
+        let threads = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..).chain(self.control.take()) {
             // Whoever drops this may be on one of them.
             thread.runtime.shutdown_background();
         }
@@ -140,12 +151,12 @@ struct Thread {
 }
 
 impl Thread {
-    fn start(number: usize) -> io::Result<Self> {
+    fn start(name: &str) -> io::Result<Self> {
         keep_memory();
         // Not a current-thread runtime: functions may use `block_in_place`, on this thread too.
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
-            .thread_name(format!("stageline-{number}"))
+            .thread_name(format!("stageline-{name}"))
             .enable_all()
             .build()?;
         Ok(Self { runtime, seats: Arc::default() })
@@ -170,20 +181,25 @@ mod tests {
         let cores = thread::available_parallelism().unwrap().get();
         let seats: Vec<Seat> = (0..2 * cores).map(|_| threads.seat()).collect();
         let mut on: Vec<String> = seats.iter().map(|seat| seat.thread.id().to_string()).collect();
-        assert_eq!(on[0], threads.main().id().to_string());
+        assert_eq!(on[0], threads.links().id().to_string());
+        assert!(!on.contains(&threads.session().id().to_string()));
         on.sort();
         let distinct = on.chunk_by(PartialEq::eq).map(<[_]>::len);
         assert_eq!(distinct.collect::<Vec<_>>(), vec![2; cores]);
 
         drop(seats);
-        assert_eq!(threads.seat().thread.id(), threads.main().id());
+        assert_eq!(threads.seat().thread.id(), threads.links().id());
     }
 
     #[tokio::test]
     async fn they_may_be_dropped_on_themselves() {
         let threads = Threads::own().unwrap();
-        let main = threads.main().clone();
-        main.spawn(async move { drop(threads) }).await.unwrap();
+        for thread in [threads.session().clone(), threads.links().clone()] {
+            let threads = threads.clone();
+            thread.spawn(async move { drop(threads) }).await.unwrap();
+        }
+        let last = threads.links().clone();
+        last.spawn(async move { drop(threads) }).await.unwrap();
     }
 
     #[tokio::test]
@@ -191,7 +207,7 @@ mod tests {
         let threads = Threads::callers();
         let caller = Handle::current().id();
         let seat = threads.seat();
-        for handle in [threads.main(), threads.functions(), &seat.thread] {
+        for handle in [threads.session(), threads.links(), threads.functions(), &seat.thread] {
             assert_eq!(handle.id(), caller);
         }
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::time::Time;
 
 const MEASURE_EVERY: Duration = Duration::from_millis(50);
+/// A pace of which nothing is known is measured sooner: what is fast should not begin as if it were slow.
+const FIRST: Duration = Duration::from_millis(2);
 
 /// The pace of a count that only grows.
 #[derive(Clone, Debug, Default, Hash)]
@@ -15,11 +17,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// How much the count grows in `span`, given what it is now. Measured every 50 ms at the most. A lull
-    /// halves the pace and does not forget it: bursts would pay for that.
+    /// How much the count grows in `span`, given what it is now. Measured every 50 ms at the most, once
+    /// something is known. A lull halves the pace and does not forget it: bursts would pay for that.
     pub(super) fn measure(&mut self, now: Time, count: u64, span: Duration) -> u64 {
         let elapsed = now.since(self.measured_at);
-        if elapsed >= MEASURE_EVERY {
+        let is_first = self.pace == 0 && count > self.count && elapsed >= FIRST;
+        if elapsed >= MEASURE_EVERY || is_first {
             let grown = u128::from(count.saturating_sub(self.count));
             let latest = grown * span.as_micros() / elapsed.as_micros().max(1);
             let latest = u64::try_from(latest).unwrap_or(u64::MAX);
