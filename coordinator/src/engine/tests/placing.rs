@@ -127,14 +127,14 @@ fn the_window_follows_the_slots_unless_it_is_declared() {
     let mut world = World::new();
     let client = world.client("c");
     let who: Vec<Who> =
-        (0..3).map(|i| world.worker(&format!("w{i}"), &["fetch:map:300"])).collect();
+        (0..3).map(|i| world.worker(&format!("w{i}"), &["fetch:map:10000"])).collect();
     let mut p = line(&["fetch"]);
     p.channels[0].buffer = Some(10);
     world.submit(client, p.clone());
-    // Source 1, fetch 900 slots + 3 × 10 of buffer, terminal 64 + 64; twice.
-    assert_eq!(world.view(client).window, 2 * (1 + 900 + 30 + 64 + 64));
+    // Source 1, fetch 30,000 slots + 3 × 10 of buffer, terminal 64 + 64; twice.
+    assert_eq!(world.view(client).window, 2 * (1 + 30_000 + 30 + 64 + 64));
     world.say(who[2], Up::Goodbye);
-    assert_eq!(world.view(client).window, 2 * (1 + 600 + 20 + 64 + 64));
+    assert_eq!(world.view(client).window, 2 * (1 + 20_000 + 20 + 64 + 64));
 
     let mut world = World::new();
     let client = world.client("c");

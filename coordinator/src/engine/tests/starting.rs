@@ -23,7 +23,7 @@ fn a_job_starts_on_client_and_workers_at_once() {
     let peer = mine.peers.iter().find(|p| p.id.stage == StageId(1)).unwrap();
     assert_eq!(peer.address.as_deref(), Some("w1:1"));
     assert_eq!(mine.highest_epoch.0, 3);
-    assert_eq!(mine.window, 1024);
+    assert_eq!(mine.window, 16_384);
 }
 
 #[test]
