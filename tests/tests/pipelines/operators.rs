@@ -1,12 +1,15 @@
 //! What stages do with items.
 
 use futures_util::stream;
-use stageline::{ErrorKind, ItemError, StageError, Stream};
+use stageline::{Client, ErrorKind, ItemError, Registry, Stage, StageError, Stream};
+use stageline_tests::cluster::guarded;
 use stageline_tests::stages::{
     CHECK, CHECK_BLOCKING, CHECK_ODD, CHECK_REPEAT, CHECK_REPEAT_BLOCKING, DEAF, DOUBLE,
     DOUBLE_BLOCKING, LOOK, ODD, ODD_BLOCKING, PANICKY, PANICKY_AT_LAST, PANICKY_LATER, PEOPLE,
     Person, REPEAT, REPEAT_BLOCKING, REPEAT_ITER, complaint, repeated,
 };
+
+use tokio::runtime::Handle;
 
 use crate::world::{everywhere, messages, sorted};
 
@@ -276,4 +279,26 @@ async fn collect<T: serde::de::DeserializeOwned + 'static>(
         }
     }
     (values, errors)
+}
+
+/// Also when they run on a thread of the worker's own, as those do that are done at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_see_the_runtime_of_their_program() {
+    const INSIDE: Stage<u64, (u64, bool)> = Stage::named("inside");
+    const BLOCKING_IN_PLACE: Stage<(u64, bool), (u64, bool)> = Stage::named("blocking-in-place");
+
+    guarded(async {
+        let program = Handle::current().id();
+        let registry = Registry::new()
+            .map(INSIDE, move |n: u64| async move { (n, Handle::current().id() == program) })
+            .map(
+                BLOCKING_IN_PLACE,
+                |n: (u64, bool)| async move { tokio::task::block_in_place(|| n) },
+            );
+        let client = Client::embedded(registry);
+        let seen = Stream::from_iter(0..5_000).map(INSIDE).map(BLOCKING_IN_PLACE);
+        let seen = sorted(seen.collect(&client).await.unwrap());
+        assert_eq!(seen, (0..5_000).map(|n| (n, true)).collect::<Vec<_>>());
+    })
+    .await;
 }

@@ -1,11 +1,11 @@
 //! Calls by the burst: what a task does with a run whose function may be called item by item on the spot.
 //!
-//! One rule: **a burst aims at 32 µs of work**, or at 128 µs if it is of calls below 1 µs, by what the
-//! first polls of this task's calls have cost so far. A run that fits is called at once, in the task's loop: nothing is spawned, nothing is sent. One
-//! that does not is cut into bursts that do, of one item at the least, each a tokio task of its own: so a
-//! function that costs something spreads over the cores, and the loop is never held up by it. As long
-//! as nothing is known of the cost, each item is a burst of its own beside the loop: the function may
-//! block.
+//! One rule: **a burst aims at 32 µs of work**, or at 128 µs if its calls take less than 1 µs, by what the
+//! first polls of this task's calls have cost so far. A run that fits is called at once, in the task's
+//! loop: nothing is spawned, nothing is sent. One that does not is cut into bursts that do, of one item at
+//! the least, each a tokio task in the caller's runtime: so a function that costs something spreads over the
+//! cores, and the loop is never held up by it. As long as nothing is known of the cost, each item is a burst
+//! of its own beside the loop: the function may block.
 //!
 //! A call that is not done when it is first polled goes on in a tokio task of its own, be the burst in
 //! the loop or beside it. The loop spawns it, and so can drop it.
