@@ -1,6 +1,6 @@
 //! Dialling a task in another process, and reading what comes from it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Transports {
     dialler: Dialler,
-    by_address: Arc<Mutex<HashMap<(runtime::Id, String), Channel>>>,
+    /// By address, and then by the runtime of the thread.
+    by_address: Arc<Mutex<BTreeMap<String, Vec<(runtime::Id, Channel)>>>>,
 }
 
 impl Transports {
@@ -52,8 +53,9 @@ impl Transports {
 
     fn get(&self, address: &str) -> Result<Channel, String> {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (Handle::current().id(), address.to_owned());
-        if let Some(channel) = by_address.get(&key) {
+        let thread = Handle::current().id();
+        let mut of_address = by_address.get(address).into_iter().flatten();
+        if let Some((_, channel)) = of_address.find(|(of, _)| *of == thread) {
             return Ok(channel.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -69,14 +71,14 @@ impl Transports {
             .keep_alive_while_idle(false)
             .http2_reset_stream_duration(RESET_MEMORY);
         let channel = self.dialler.connect_lazy(&endpoint);
-        by_address.insert(key, channel.clone());
+        by_address.entry(address.to_owned()).or_default().push((thread, channel.clone()));
         Ok(channel)
     }
 
     /// Forgets the connections to all addresses but these.
     pub(super) fn keep(&self, used: &std::collections::BTreeSet<String>) {
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        by_address.retain(|(_, address), _| used.contains(address));
+        by_address.retain(|address, _| used.contains(address));
     }
 }
 
