@@ -42,9 +42,11 @@ const HANG_UP_GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Transports {
     dialler: Dialler,
-    /// By address, and then by the runtime of the thread.
-    by_address: Arc<Mutex<BTreeMap<String, Vec<(runtime::Id, Channel)>>>>,
+    by_address: Arc<Mutex<ByAddress>>,
 }
+
+/// To each address, one from each thread: known by the runtime that it has.
+type ByAddress = BTreeMap<String, Vec<(runtime::Id, Channel)>>;
 
 impl Transports {
     pub(super) fn new(dialler: Dialler) -> Self {
