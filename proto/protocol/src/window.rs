@@ -7,6 +7,10 @@
 
 use crate::ranges::Settled;
 
+/// To store a position and hear of it is worth this part of a window: done for each ack of a window that is
+/// full, it would cost more than the items.
+const WORTH: u64 = 8;
+
 /// The roots of one source.
 #[derive(Clone, Debug, Hash)]
 pub struct Window {
@@ -33,6 +37,14 @@ impl Window {
     /// Changes the window's size; roots that are out stay out.
     pub const fn resize(&mut self, size: u64) {
         self.size = size;
+    }
+
+    /// Whether enough roots have been acked since that watermark to be worth a round: a good part of the
+    /// window, or all that are out.
+    #[must_use]
+    pub fn is_worth_telling(&self, since: u64) -> bool {
+        let acked = self.watermark().saturating_sub(since.max(self.announced));
+        acked >= self.size.div_ceil(WORTH).max(1) || acked > 0 && self.watermark() == self.next
     }
 
     /// How many roots may be admitted now.
@@ -93,6 +105,22 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_eighth_of_the_window_is_worth_telling_and_so_are_all_that_are_out() {
+        let mut window = Window::starting_at(0, 80);
+        window.admit(80);
+        window.ack(0..9);
+        assert!(!window.is_worth_telling(0), "9 of 80");
+        window.ack(9..10);
+        assert!(window.is_worth_telling(0) && !window.is_worth_telling(1));
+        window.announce(1);
+        assert!(!window.is_worth_telling(0));
+        window.ack(10..80);
+        window.announce(79);
+        assert!(window.is_worth_telling(0), "nothing else would come of it");
+        assert!(!window.is_worth_telling(80), "that has been told");
+    }
 
     #[test]
     fn the_window_is_bounded_by_the_oldest_root() {

@@ -139,6 +139,7 @@ fn limits(rng: &mut Rng, bug: Option<Bug>) -> Limits {
         batch_items: one_of(rng, &[1, 3, 16, 256]),
         batch_bytes: one_of(rng, &[100, 1_000, 64 << 10]),
         flush: Duration::from_millis(one_of(rng, &[1, 5, 20])),
+        watermark: Duration::from_millis(one_of(rng, &[5, 1_000])),
         forfeit: Duration::from_millis(one_of(rng, &[5, 100])),
         lease: LEASE,
         budget: one_of(rng, &[3_000, 1 << 20, 256 << 20]),

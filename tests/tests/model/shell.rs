@@ -126,6 +126,7 @@ impl World {
         if !self.tasks.contains_key(&id) {
             let limits = Limits {
                 flush: Duration::ZERO,
+                watermark: Duration::ZERO,
                 forfeit: NEVER,
                 lease: NEVER,
                 bug: setup.bug,

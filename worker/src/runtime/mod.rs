@@ -15,6 +15,7 @@
 //!   under gRPC.
 
 mod accept;
+mod alarm;
 mod burst;
 mod census;
 mod cost;

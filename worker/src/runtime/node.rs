@@ -35,7 +35,7 @@ use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
 use super::routes::Routes;
 use super::session::{self, SessionError, SessionEvent, SessionOpener};
-use super::task::{Event, TaskLoop, sleep_until};
+use super::task::{Event, TaskLoop};
 use super::threads::Threads;
 use super::work::{Place, Work};
 use crate::sdk::{Registry, TaskContext};
@@ -590,6 +590,13 @@ impl Node {
             self.report(id);
         }
         self.say_what_is_left();
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::Alarm;
 use super::burst::{self, Bursts};
 use super::census::{Counted, Counters};
 use super::cost::Cost;
@@ -251,6 +252,7 @@ struct State {
 impl State {
     async fn run(&mut self, mut events: mpsc::UnboundedReceiver<Event>) {
         let writable = self.writable.clone();
+        let mut alarm = Alarm::new();
         while self.ended.is_none() {
             self.next_turn();
             self.output();
@@ -264,13 +266,13 @@ impl State {
             if left {
                 tokio::task::yield_now().await;
             }
-            let timeout = self.task.poll_timeout().map(|at| self.instant(at));
+            alarm.set(self.task.poll_timeout().map(|at| self.instant(at)));
             tokio::select! {
                 event = events.recv() => {
                     let Some(event) = event else { break };
                     self.handle(event);
                 }
-                () = sleep_until(timeout) => self.task.handle_timeout(self.now()),
+                () = alarm.rings() => self.task.handle_timeout(self.now()),
                 () = writable.notified() => {
                     for (key, connection) in &self.connections {
                         if connection.has_room() {
@@ -587,12 +589,5 @@ impl State {
         // An older connection is superseded: its own end of it closes it.
         self.connections.insert(key, connection);
         self.task.unblock(key);
-    }
-}
-
-pub(super) async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

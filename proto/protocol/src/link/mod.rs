@@ -19,10 +19,11 @@
 //! Both ends are pure; [`crate::task::Task`] owns them.
 
 mod receiver;
+mod round_trip;
 mod sender;
 
 pub use receiver::{Receiver, Resumed};
-pub use sender::{Freed, Inputs, Sender};
+pub use sender::{Flush, Freed, Inputs, Sender};
 
 /// What a peer did that the protocol forbids. Its link is closed; the process lives on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Hash)]

@@ -2,14 +2,17 @@
 //! the older connection to settle it.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::frame::{Ack, Grant, Items, LinkPolicy, Return, Summary};
 use crate::ids::ConnId;
 use crate::ranges::{RangeSet, Settled};
 use crate::run::{Content, Run, Sizes};
 use crate::spans::{Span, Spans};
+use crate::time::Time;
 
 use super::Violation;
+use super::round_trip::RoundTrip;
 
 /// Items that are held: received, not settled.
 #[derive(Clone, Debug, Hash)]
@@ -83,6 +86,7 @@ pub struct Receiver {
     ack_due: bool,
     return_due: bool,
     grant_due: bool,
+    trip: RoundTrip,
 }
 
 impl Receiver {
@@ -108,6 +112,7 @@ impl Receiver {
             ack_due: false,
             return_due: false,
             grant_due: false,
+            trip: RoundTrip::default(),
         }
     }
 
@@ -193,6 +198,7 @@ impl Receiver {
         let mut resumed = Resumed::default();
         let mut fresh = Self::new(self.policy);
         fresh.conn = Some(conn);
+        fresh.trip = self.trip.anew();
         if let Some(candidate) = candidate {
             for (_, now, offered) in &candidate.held {
                 for (part, is_held) in self.held.parts(*now..now + offered.count()) {
@@ -264,7 +270,12 @@ impl Receiver {
 
     /// A batch arrived. Its items are to become the inputs `first_input`, `first_input + 1`, …;
     /// answers the number of the first. Checked before anything changes.
-    pub fn on_items(&mut self, items: &Items, first_input: u64) -> Result<u64, Violation> {
+    pub fn on_items(
+        &mut self,
+        now: Time,
+        items: &Items,
+        first_input: u64,
+    ) -> Result<u64, Violation> {
         if items.forfeited < self.forfeited {
             return Err(Violation::CounterFell("forfeited credit"));
         }
@@ -298,6 +309,12 @@ impl Receiver {
         }
         self.bytes_received = received;
         self.active = !items.batch.is_empty() || (self.active && items.forfeited == self.forfeited);
+        if !items.batch.is_empty() {
+            self.trip.ends(now);
+        } else if items.backlog == 0 {
+            // What waited has gone elsewhere: what comes next is no answer.
+            self.trip.breaks_off();
+        }
         self.forfeited = items.forfeited;
         self.backlog = items.backlog;
         Ok(first)
@@ -396,12 +413,24 @@ impl Receiver {
     /// not worth a frame, and would come back as little; in the end there is nothing else here.
     #[must_use]
     pub fn is_starved(&self) -> bool {
-        let known_items = self.granted.items.saturating_sub(self.forfeited + self.held.next());
+        let known_items = self.known_unused();
         let known_bytes = self.granted.bytes.saturating_sub(self.bytes_received);
         let (window, bytes) = (self.policy.window_bytes, self.limit.bytes - self.granted.bytes);
         let lacks_items = known_items == 0 && self.news().saturating_mul(4) >= self.outstanding();
         let lacks_bytes = known_bytes < window / 2 && bytes >= window / 8;
         self.backlog > 0 && (lacks_items || lacks_bytes)
+    }
+
+    /// Credit that the sender knows of and has not used, as far as this end knows.
+    fn known_unused(&self) -> u64 {
+        self.granted.items.saturating_sub(self.forfeited + self.held.next())
+    }
+
+    /// How long it takes from a grant that the sender waits for to the items that it lets go; none before
+    /// a sender had to wait.
+    #[must_use]
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.trip.smoothed()
     }
 
     /// Grants so many items more.
@@ -434,9 +463,12 @@ impl Receiver {
     }
 
     /// The grant to send, if it is news.
-    pub fn poll_grant(&mut self) -> Option<Grant> {
+    pub fn poll_grant(&mut self, now: Time) -> Option<Grant> {
         if !self.has_grant() {
             return None;
+        }
+        if self.backlog > 0 && self.known_unused() == 0 && self.news() > 0 {
+            self.trip.begins(now);
         }
         self.grant_due = false;
         self.granted = self.limit;

@@ -85,6 +85,18 @@ pub struct Freed {
     pub returned: Vec<(Run, Inputs)>,
 }
 
+/// What is worth a frame without items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Flush {
+    /// Only that items wait, if none did.
+    #[default]
+    Nothing,
+    /// Also that backlog or forfeited credit has changed.
+    Credit,
+    /// Also that a watermark has risen.
+    Watermarks,
+}
+
 /// The upstream end of a link.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Sender {
@@ -184,20 +196,22 @@ impl Sender {
     }
 
     /// The next frame, if there is something to say: items not yet framed (up to a cap of items and
-    /// bytes, at least one), a first announcement of backlog, or with `flush` whatever has changed.
+    /// bytes, at least one), a first announcement of backlog, or what a `flush` is worth a frame for.
+    /// Whatever goes takes along all that has changed.
     pub fn poll_items(
         &mut self,
         cap: (u64, u64),
         backlog: u64,
         watermarks: &[(StageId, u64)],
-        flush: bool,
+        flush: Flush,
     ) -> Option<Items> {
         if !self.up {
             return None;
         }
-        let starved = backlog > 0 && self.announced.backlog == 0;
+        let starved = backlog > 0 && self.has_said_none();
         let unframed = self.framed < self.retained.next();
-        let news = flush && self.has_news(backlog, watermarks);
+        let news = flush >= Flush::Credit && self.has_news(backlog)
+            || flush == Flush::Watermarks && self.announced.watermarks != watermarks;
         if !(unframed || starved || news) {
             return None;
         }
@@ -245,13 +259,16 @@ impl Sender {
         batch
     }
 
-    /// Whether the sender's state has changed since it was last announced.
+    /// Whether what the receiver shares out credit by has changed since it was last announced.
     #[must_use]
-    pub fn has_news(&self, backlog: u64, watermarks: &[(StageId, u64)]) -> bool {
-        self.up
-            && (self.announced.backlog != backlog
-                || self.announced.forfeited != self.forfeited
-                || self.announced.watermarks != watermarks)
+    pub const fn has_news(&self, backlog: u64) -> bool {
+        self.up && (self.announced.backlog != backlog || self.announced.forfeited != self.forfeited)
+    }
+
+    /// Whether the last that it said is that no items wait for credit.
+    #[must_use]
+    pub const fn has_said_none(&self) -> bool {
+        self.announced.backlog == 0
     }
 
     /// Whether items wait to be put into a frame.

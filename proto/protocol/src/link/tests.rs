@@ -137,7 +137,7 @@ impl Pair {
             }
             Some(Wire::Frame(Frame::Items(items))) => {
                 let first_input = self.inputs.len() as u64;
-                let first = self.receiver.on_items(&items, first_input).unwrap();
+                let first = self.receiver.on_items(Time::ZERO, &items, first_input).unwrap();
                 for (number, item) in (first..).zip(items.batch.iter().flat_map(Run::items)) {
                     self.inputs.push(Some((number, item.lineage.root)));
                     self.received.push(item.lineage.root);
@@ -186,7 +186,7 @@ impl Pair {
             self.sender.send(Time::ZERO, run, inputs);
         }
         let backlog = self.queue.iter().map(|(run, _)| run.len()).sum();
-        if let Some(items) = self.sender.poll_items((3, 150), backlog, &[], true) {
+        if let Some(items) = self.sender.poll_items((3, 150), backlog, &[], Flush::Watermarks) {
             self.down.push_back(Wire::Frame(Frame::Items(items)));
         }
     }
@@ -204,7 +204,7 @@ impl Pair {
         for frame in [
             self.receiver.poll_return().map(Frame::Return),
             self.receiver.poll_ack().map(Frame::Ack),
-            self.receiver.poll_grant().map(Frame::Grant),
+            self.receiver.poll_grant(Time::ZERO).map(Frame::Grant),
         ]
         .into_iter()
         .flatten()
@@ -362,17 +362,23 @@ fn what_a_peer_may_not_do_is_a_typed_violation() {
     let ahead = crate::ranges::Settled::from_parts(3, []);
     assert_eq!(pair.sender.on_ack(&ahead), Err(Violation::SettledUnsent { number: 3, sent: 2 }));
     let more = crate::frame::Items { batch: vec![item(9, 0).into()], ..Default::default() };
-    assert_eq!(pair.receiver.on_items(&more, 9), Err(Violation::ItemCredit { sent: 3, limit: 2 }));
+    assert_eq!(
+        pair.receiver.on_items(Time::ZERO, &more, 9),
+        Err(Violation::ItemCredit { sent: 3, limit: 2 })
+    );
     pair.receiver.grant(5);
     let large = crate::frame::Items { batch: vec![item(9, 10_001).into()], ..Default::default() };
     let max = POLICY.max_payload;
     assert_eq!(
-        pair.receiver.on_items(&large, 9),
+        pair.receiver.on_items(Time::ZERO, &large, 9),
         Err(Violation::PayloadTooLarge { size: 10_001, max })
     );
     let two = crate::frame::Items {
         batch: vec![item(9, 150).into(), item(10, 150).into()],
         ..Default::default()
     };
-    assert!(matches!(pair.receiver.on_items(&two, 9), Err(Violation::ByteCredit { .. })));
+    assert!(matches!(
+        pair.receiver.on_items(Time::ZERO, &two, 9),
+        Err(Violation::ByteCredit { .. })
+    ));
 }

@@ -11,7 +11,7 @@ use crate::time::Time;
 use super::pace::Pace;
 use super::{LinkKey, Task};
 
-/// What an automatic buffer holds: what the stage takes in so long.
+/// What an automatic buffer holds: what the stage takes in so long,
 const AUTOMATIC_BUFFER: Duration = Duration::from_millis(20);
 /// No buffer is larger; byte credits bound large items long before this.
 const LARGEST_BUFFER: u64 = 65_536;
@@ -21,7 +21,10 @@ pub(super) struct Pool {
     /// Whether the shares may have to change.
     pub(super) changed: bool,
     taken: u64,
-    /// What the stage takes in [`AUTOMATIC_BUFFER`].
+    /// How long there have been items to take, up to `holds_since`.
+    spent: Duration,
+    holds_since: Option<Time>,
+    /// What the stage takes in the time that a buffer is to last.
     pace: Pace,
     buffer: u64,
 }
@@ -49,14 +52,29 @@ impl Task {
         limit.max(links)
     }
 
+    /// What the task takes in 20 ms and a round trip while it has something to take: a sender that uses up
+    /// its credit does not hear of more before that. Time without items does not count, or little credit
+    /// would bring few items, and few items little credit.
+    fn size_buffer(&mut self, now: Time) {
+        let holds = self.in_links.values().any(|link| link.receiver.untaken() > 0);
+        let pool = &mut self.credit;
+        if let Some(since) = pool.holds_since {
+            pool.spent += now.since(since);
+        }
+        pool.holds_since = holds.then_some(now);
+        let up = self.in_links.values().filter(|link| link.wire.is_up());
+        let trip = up.filter_map(|link| link.receiver.round_trip()).max().unwrap_or_default();
+        let span = AUTOMATIC_BUFFER + trip;
+        pool.buffer = pool.pace.measure_spent(now, pool.spent, pool.taken, span);
+    }
+
     /// Shares out what is free.
     pub(super) fn regrant(&mut self, now: Time) {
         if !self.credit.changed || self.draining {
             return;
         }
         self.credit.changed = false;
-        let taken = self.credit.taken;
-        self.credit.buffer = self.credit.pace.measure(now, taken, AUTOMATIC_BUFFER);
+        self.size_buffer(now);
         let up: Vec<LinkKey> =
             self.in_links.iter().filter(|(_, l)| l.wire.is_up()).map(|(key, _)| *key).collect();
         if up.is_empty() {

@@ -77,8 +77,10 @@ pub struct Limits {
     /// The most bytes in one frame of more than one item; a quarter more if they came together.
     /// Default 128 KiB.
     pub batch_bytes: u64,
-    /// How long acks, watermarks and grants that nobody waits for are gathered. Default 5 ms.
+    /// How long acks and grants that nobody waits for are gathered. Default 5 ms.
     pub flush: Duration,
+    /// How long a watermark waits for a frame that goes its way. Default 1 s.
+    pub watermark: Duration,
     /// How long a sender keeps credit that it does not use. Default 100 ms.
     pub forfeit: Duration,
     /// How long a link may be down before its other end counts as lost. Default 10 s.
@@ -98,6 +100,7 @@ impl Default for Limits {
             batch_items: 1_024,
             batch_bytes: 128 << 10,
             flush: Duration::from_millis(5),
+            watermark: Duration::from_secs(1),
             forfeit: Duration::from_millis(100),
             lease: Duration::from_secs(10),
             budget: 256 << 20,
@@ -296,7 +299,7 @@ pub struct Task {
     /// The sources of the pipeline.
     sources: BTreeSet<StageId>,
     /// Per source: the highest watermark seen.
-    watermarks: BTreeMap<StageId, u64>,
+    watermarks: Vec<(StageId, u64)>,
     cut: BTreeSet<ChannelId>,
     draining: bool,
     ended: bool,
@@ -306,6 +309,8 @@ pub struct Task {
     dirty: BTreeSet<LinkKey>,
     blocked: BTreeSet<LinkKey>,
     flush_at: Option<Time>,
+    /// When risen watermarks go out alone.
+    watermarks_at: Option<Time>,
     effects: VecDeque<Effect>,
     stats: TaskStats,
 }
@@ -362,7 +367,7 @@ impl Task {
                 .filter(|(_, stage)| stage.op == Op::Source)
                 .map(|(id, _)| StageId(id))
                 .collect(),
-            watermarks: if is_source { [(id.stage, position)].into() } else { BTreeMap::new() },
+            watermarks: is_source.then_some((id.stage, position)).into_iter().collect(),
             cut: BTreeSet::new(),
             draining: false,
             ended: false,
@@ -371,6 +376,7 @@ impl Task {
             dirty: BTreeSet::new(),
             blocked: BTreeSet::new(),
             flush_at: None,
+            watermarks_at: None,
             effects: VecDeque::new(),
             stats: TaskStats::default(),
         })

@@ -1,16 +1,18 @@
 //! What a task sends on: output ports, and dispatch to the links of each.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::ids::{ChannelId, StageId};
 use crate::lineage::Step;
-use crate::link::{Freed, Inputs, Sender};
+use crate::link::{Flush, Freed, Inputs, Sender};
 use crate::pipeline::{Carries, Pipeline};
 use crate::run::{Content, Run};
 use crate::time::Time;
 
 #[cfg(any(test, feature = "planted-bugs"))]
 use super::Bug;
+use super::pace::Pace;
 use super::wire::Wire;
 use super::{LinkKey, Task};
 
@@ -29,13 +31,20 @@ pub(super) struct OutPort {
     pub(super) cut: bool,
     /// Where the last item went: ties in credit are broken in rotation.
     last: Option<LinkKey>,
+    sent: u64,
+    pace: Pace,
 }
+
+/// Of a steady flow, no piece that goes to one link is smaller than what flows in so long. Spread evenly
+/// over many links, at each of many stages, runs would end as single items; and a link that gets too much
+/// now gets less of what comes next.
+const LEAST_PIECE: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug, Hash)]
 pub(super) struct OutLink {
     pub(super) wire: Wire,
     pub(super) sender: Sender,
-    pub(super) flush: bool,
+    pub(super) flush: Flush,
     /// One of the two ends is done with the link: the other is told, and it closes.
     pub(super) done: bool,
 }
@@ -73,6 +82,8 @@ impl OutPort {
                 queued_bytes: 0,
                 cut: false,
                 last: None,
+                sent: 0,
+                pace: Pace::default(),
             })
             .collect()
     }
@@ -107,13 +118,14 @@ impl OutPort {
         }
     }
 
-    /// What each link gets of what is queued, when it is spread over those with credit.
-    fn share(&self) -> u64 {
+    /// What a link gets at a time of what is queued, when it is spread over those with credit.
+    fn share(&mut self, now: Time) -> u64 {
+        let least = self.pace.measure(now, self.sent, LEAST_PIECE);
         let unused = self.links.values().map(|link| link.sender.unused());
         let (links, credit) = unused
             .filter(|unused| *unused > 0)
             .fold((0, 0_u64), |(links, sum), unused| (links + 1, sum.saturating_add(unused)));
-        self.queued_items.min(credit).div_ceil(u64::max(links, 1)).max(1)
+        self.queued_items.min(credit).div_ceil(u64::max(links, 1)).max(least).max(1)
     }
 
     /// The link with the most unused credit that admits the first of a run, and how many it admits; of
@@ -147,6 +159,7 @@ impl OutPort {
         };
         self.queued_items -= first.run.len();
         self.queued_bytes -= first.run.size();
+        self.sent += first.run.len();
         self.last = Some(key);
         Some((key, first))
     }
@@ -179,7 +192,10 @@ impl Task {
     /// Sends queued items where there is credit for them.
     pub(super) fn dispatch(&mut self, now: Time) {
         for index in 0..self.out_ports.len() {
-            let share = self.out_ports[index].share();
+            if self.out_ports[index].backlog() == 0 {
+                continue;
+            }
+            let share = self.out_ports[index].share(now);
             while let Some((key, queued)) = self.out_ports[index].pop(share) {
                 let Queued { run, inputs, turn } = queued;
                 let items = run.len();
@@ -200,9 +216,14 @@ impl Task {
                 }
             }
             let port = &self.out_ports[index];
-            if port.backlog() > 0 {
+            let backlog = port.backlog();
+            if backlog > 0 {
                 // Those that have announced none so far will.
-                self.dirty.extend(port.links.keys());
+                let silent = port.links.iter().filter(|(_, link)| link.sender.has_said_none());
+                self.dirty.extend(silent.map(|(key, _)| *key));
+            }
+            if port.links.values().any(|link| link.sender.has_news(backlog)) {
+                self.flush_soon(now);
             }
         }
     }

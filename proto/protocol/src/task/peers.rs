@@ -3,7 +3,7 @@
 use crate::control::TaskEnd;
 use crate::frame::{Accept, Close, CloseReason, Frame, Open, Role};
 use crate::ids::{ChannelId, ConnId, LinkId, TaskId};
-use crate::link::{Receiver, Sender, Violation};
+use crate::link::{Flush, Receiver, Sender, Violation};
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
@@ -61,7 +61,7 @@ impl Task {
             port.links.entry(key).or_insert_with(|| OutLink {
                 wire: Wire::new(now, dials),
                 sender: Sender::new(),
-                flush: false,
+                flush: Flush::Nothing,
                 done: false,
             });
         }
@@ -301,7 +301,7 @@ impl Task {
             let Frame::Items(items) = frame else {
                 return Err(Violation::Unexpected("a receiver's frame from a sender"));
             };
-            let first = link.receiver.on_items(&items, self.ledger.next())?;
+            let first = link.receiver.on_items(now, &items, self.ledger.next())?;
             let count = items.count();
             self.credit.changed = true;
             for (source, watermark) in items.watermarks {

@@ -139,6 +139,7 @@ impl Task {
         if !self.source.stored {
             window.announce(window.watermark());
         }
+        let worth = self.source.stored && window.is_worth_telling(self.source.reported.watermark);
         let announced = window.announced();
         #[cfg(any(test, feature = "planted-bugs"))]
         let announced = announced + u64::from(self.has_bug(super::Bug::WatermarkTooHigh));
@@ -146,8 +147,7 @@ impl Task {
         let report = self.source_report().unwrap_or_default();
         // The end is what the coordinator waits for; a stored position opens the window.
         let ended = report.exhausted == Some(report.watermark);
-        let stalled = self.source.stored && report.full;
-        if report != self.source.reported && (ended || stalled) {
+        if report != self.source.reported && (ended || report.full && worth) {
             self.source.reported = report;
             self.effects.push_back(Effect::Report);
         }

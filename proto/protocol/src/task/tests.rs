@@ -1,6 +1,7 @@
 //! Scenarios: a few tasks wired by hand, over wires that carry a frame at once or not at all.
 
 mod bench;
+mod credit;
 mod marks;
 
 use std::time::Duration;
@@ -94,7 +95,7 @@ fn frames_that_carry_nothing_do_not_count() {
         }) {
             bench.finish(OUT, Finished::Nothing);
         }
-        bench.wait(Duration::from_millis(50));
+        bench.wait(Duration::from_secs(1));
     }
     let carried = bench.sent(SOURCE, |frame| match frame {
         Frame::Items(items) => Some(items.count()),
@@ -359,7 +360,7 @@ fn a_watermark_of_what_is_no_source_is_not_remembered() {
     let watermarks = (0..1_000).map(|stage| (StageId(stage), 7)).collect();
     let items = Frame::Items(Items { watermarks, ..Items::default() });
     bench.with(WORK, |task, now| task.on_frame(now, key, open.conn, items)).expect("allowed");
-    bench.wait(Duration::from_millis(50));
+    bench.wait(Duration::from_secs(1));
     let passed_on = bench.sent(WORK, |frame| match frame {
         Frame::Items(items) => Some(items.watermarks.clone()),
         _ => None,

@@ -1,10 +1,11 @@
 //! What goes out and when: frames on demand, and timers.
 //!
-//! Items and urgent grants go at once; acks, watermarks and the rest are gathered for the flush
-//! timer, or ride along with what goes that way before.
+//! Items and urgent grants go at once; acks and the rest are gathered for the flush timer, or ride
+//! along with what goes that way before. Watermarks, which nobody waits for, have a slower timer.
 
 use crate::frame::{Close, CloseReason, Frame};
 use crate::ids::{ConnId, StageId};
+use crate::link::Flush;
 use crate::pipeline::Op;
 use crate::time::Time;
 
@@ -36,8 +37,6 @@ impl Task {
         if self.in_links.contains_key(&key) {
             return self.upstream_frame(now, key);
         }
-        let watermarks: Vec<(StageId, u64)> =
-            self.watermarks.iter().map(|(s, w)| (*s, *w)).collect();
         let cap = (self.limits.batch_items, self.limits.batch_bytes);
         if self.out_link(key)?.done {
             return self.close_done(key);
@@ -46,8 +45,8 @@ impl Task {
         let backlog = port.backlog();
         let link = port.links.get_mut(&key)?;
         let flush = std::mem::take(&mut link.flush);
-        let frame = link.sender.poll_items(cap, backlog, &watermarks, flush);
-        if frame.is_none() && link.sender.has_news(backlog, &watermarks) {
+        let frame = link.sender.poll_items(cap, backlog, &self.watermarks, flush);
+        if frame.is_none() && link.sender.has_news(backlog) {
             self.flush_soon(now);
         }
         if frame.as_ref().is_some_and(|items| !items.batch.is_empty()) {
@@ -73,7 +72,7 @@ impl Task {
         let link = self.in_links.get_mut(&key)?;
         let all = link.flush || due;
         // The first grant of a connection comes before any ack of it.
-        if due && let Some(grant) = link.receiver.poll_grant() {
+        if due && let Some(grant) = link.receiver.poll_grant(now) {
             link.flush = true;
             return Some(Frame::Grant(grant));
         }
@@ -109,14 +108,19 @@ impl Task {
         if !self.sources.contains(&source) {
             return;
         }
-        let seen = self.watermarks.entry(source).or_default();
+        let known = self.watermarks.iter().position(|(stage, _)| *stage == source);
+        let at = known.unwrap_or_else(|| {
+            self.watermarks.push((source, 0));
+            self.watermarks.len() - 1
+        });
+        let (_, seen) = &mut self.watermarks[at];
         if watermark > *seen {
             *seen = watermark;
             if self.op == Op::Terminal {
                 self.applied.advance(source, watermark);
             }
             if !self.out_ports.is_empty() {
-                self.flush_soon(now);
+                self.watermarks_at.get_or_insert(now + self.limits.watermark);
             }
         }
     }
@@ -143,6 +147,7 @@ impl Task {
             .chain(wires().filter_map(|w| w.lost_at(lease)))
             .chain(forfeits)
             .chain(self.flush_at)
+            .chain(self.watermarks_at)
             .min()
     }
 
@@ -157,17 +162,25 @@ impl Task {
                 link.flush = true;
                 self.dirty.insert(*key);
             }
-            for port in &mut self.out_ports {
-                for (key, link) in &mut port.links {
-                    link.flush = true;
-                    self.dirty.insert(*key);
-                }
-            }
+            self.flush_outputs(Flush::Credit);
+        }
+        if self.watermarks_at.is_some_and(|at| at <= now) {
+            self.watermarks_at = None;
+            self.flush_outputs(Flush::Watermarks);
         }
         self.forfeit_idle(now);
         self.expire_links(now);
         self.redial(now);
         self.settle_down(now);
+    }
+
+    fn flush_outputs(&mut self, flush: Flush) {
+        for port in &mut self.out_ports {
+            for (key, link) in &mut port.links {
+                link.flush = link.flush.max(flush);
+                self.dirty.insert(*key);
+            }
+        }
     }
 
     fn forfeit_idle(&mut self, now: Time) {
@@ -176,7 +189,7 @@ impl Task {
             for (key, link) in &mut port.links {
                 if link.sender.forfeits_at(after).is_some_and(|at| at <= now) {
                     link.sender.forfeit();
-                    link.flush = true;
+                    link.flush = link.flush.max(Flush::Credit);
                     self.dirty.insert(*key);
                 }
             }
