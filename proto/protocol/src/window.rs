@@ -7,9 +7,9 @@
 
 use crate::ranges::Settled;
 
-/// To store a position and hear of it is worth this part of a window: done for each ack of a window that is
-/// full, it would cost more than the items.
-const WORTH: u64 = 8;
+/// To store a position and hear of it is worth this part of a window: done for each ack, it would cost more
+/// than the items, and done when the window is full, it would hold the source up.
+const WORTH: u64 = 4;
 
 /// The roots of one source.
 #[derive(Clone, Debug, Hash)]
@@ -40,11 +40,12 @@ impl Window {
     }
 
     /// Whether enough roots have been acked since that watermark to be worth a round: a good part of the
-    /// window, or all that are out.
+    /// window, or all that are out if it is full.
     #[must_use]
     pub fn is_worth_telling(&self, since: u64) -> bool {
         let acked = self.watermark().saturating_sub(since.max(self.announced));
-        acked >= self.size.div_ceil(WORTH).max(1) || acked > 0 && self.watermark() == self.next
+        let all = self.room() == 0 && self.watermark() == self.next;
+        acked >= self.size.div_ceil(WORTH).max(1) || acked > 0 && all
     }
 
     /// How many roots may be admitted now.
@@ -107,19 +108,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_eighth_of_the_window_is_worth_telling_and_so_are_all_that_are_out() {
+    fn a_quarter_of_the_window_is_worth_telling_and_so_are_all_that_are_out_when_it_is_full() {
         let mut window = Window::starting_at(0, 80);
-        window.admit(80);
-        window.ack(0..9);
-        assert!(!window.is_worth_telling(0), "9 of 80");
-        window.ack(9..10);
+        window.admit(30);
+        window.ack(0..19);
+        assert!(!window.is_worth_telling(0), "19 of 80");
+        window.ack(19..20);
         assert!(window.is_worth_telling(0) && !window.is_worth_telling(1));
         window.announce(1);
         assert!(!window.is_worth_telling(0));
-        window.ack(10..80);
-        window.announce(79);
+        window.ack(20..30);
+        window.announce(20);
+        assert!(!window.is_worth_telling(0), "there is room for more");
+        window.resize(10);
         assert!(window.is_worth_telling(0), "nothing else would come of it");
-        assert!(!window.is_worth_telling(80), "that has been told");
+        assert!(!window.is_worth_telling(30), "that has been told");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stageline_protocol::control::{TaskEnd, TaskReport};
+use stageline_protocol::control::{SourceReport, TaskEnd, TaskReport};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
 use stageline_protocol::item::shortened;
 use stageline_protocol::suspect::Verdict;
@@ -201,6 +201,7 @@ impl TaskLoop {
             resuming: BTreeMap::new(),
             expansions: VecDeque::new(),
             applied: Applied::default(),
+            told: None,
             ended: None,
         };
         state.run(self.events).await;
@@ -246,6 +247,8 @@ struct State {
     expansions: VecDeque<(u64, oneshot::Sender<()>)>,
     /// The newest view that has been applied.
     applied: Applied,
+    /// What was last told of the source.
+    told: Option<SourceReport>,
     ended: Option<TaskEnd>,
 }
 
@@ -324,7 +327,7 @@ impl State {
                 self.peers = peers;
                 self.applied = view;
                 self.task.set_plan(now, &plan);
-                self.report();
+                self.confirm();
             }
             Event::Incoming(open, incoming) => self.accept(now, &open, incoming),
             Event::Frame { key, conn, frame, permit } => {
@@ -388,8 +391,25 @@ impl State {
         }
     }
 
-    fn report(&self) {
-        let report: TaskReport = self.task.report(None);
+    /// Says that the plan is in force. How far the source has come does not belong there: it would be stored,
+    /// which changes every view, and each of these is confirmed.
+    fn confirm(&mut self) {
+        let mut report = self.task.report(None);
+        if let (Some(now), Some(told)) = (&mut report.source, self.told)
+            && (now.exhausted, now.full) == (told.exhausted, told.full)
+        {
+            now.watermark = told.watermark;
+        }
+        self.send(report);
+    }
+
+    fn report(&mut self) {
+        let report = self.task.report(None);
+        self.send(report);
+    }
+
+    fn send(&mut self, report: TaskReport) {
+        self.told = report.source;
         let event = NodeEvent::Report(self.job, self.applied, Box::new(report));
         let _node_over = self.node.send(event);
     }

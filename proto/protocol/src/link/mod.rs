@@ -19,7 +19,7 @@
 //! Both ends are pure; [`crate::task::Task`] owns them.
 
 mod receiver;
-mod round_trip;
+pub(crate) mod round_trip;
 mod sender;
 
 pub use receiver::{Receiver, Resumed};

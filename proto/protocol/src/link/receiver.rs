@@ -198,7 +198,6 @@ impl Receiver {
         let mut resumed = Resumed::default();
         let mut fresh = Self::new(self.policy);
         fresh.conn = Some(conn);
-        fresh.trip = self.trip.anew();
         if let Some(candidate) = candidate {
             for (_, now, offered) in &candidate.held {
                 for (part, is_held) in self.held.parts(*now..now + offered.count()) {

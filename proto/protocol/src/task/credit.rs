@@ -11,8 +11,10 @@ use crate::time::Time;
 use super::pace::Pace;
 use super::{LinkKey, Task};
 
-/// What an automatic buffer holds: what the stage takes in so long,
+/// What an automatic buffer holds: what the stage takes in so long and a round trip.
 const AUTOMATIC_BUFFER: Duration = Duration::from_millis(20);
+/// What took longer was no round trip, but a pause.
+const LONGEST_TRIP: Duration = Duration::from_secs(1);
 /// No buffer is larger; byte credits bound large items long before this.
 const LARGEST_BUFFER: u64 = 65_536;
 
@@ -64,7 +66,7 @@ impl Task {
         pool.holds_since = holds.then_some(now);
         let up = self.in_links.values().filter(|link| link.wire.is_up());
         let trip = up.filter_map(|link| link.receiver.round_trip()).max().unwrap_or_default();
-        let span = AUTOMATIC_BUFFER + trip;
+        let span = AUTOMATIC_BUFFER + trip.min(LONGEST_TRIP);
         pool.buffer = pool.pace.measure_spent(now, pool.spent, pool.taken, span);
     }
 

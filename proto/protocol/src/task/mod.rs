@@ -361,7 +361,7 @@ impl Task {
             marks: marks::Marks::default(),
             applied: Applied::new(),
             window: is_source.then(|| Window::starting_at(position, 0)),
-            source: source::State::new(stage.site == Site::Fleet, pipeline.max_in_flight),
+            source: source::State::new(stage.site == Site::Fleet, pipeline.max_in_flight, position),
             sources: (0..)
                 .zip(&pipeline.stages)
                 .filter(|(_, stage)| stage.op == Op::Source)

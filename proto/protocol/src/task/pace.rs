@@ -8,6 +8,12 @@ const MEASURE_EVERY: Duration = Duration::from_millis(50);
 /// The pace of a short span is first measured after this part of it, and each time after twice as long: what is
 /// fast should not begin as if it were slow. For a long span that would be too small a sample.
 const FIRST_PART: u32 = 10;
+/// In less time than that, only a count of many says something: a few may be those that came late for the
+/// last measurement.
+const LEAST_SPENT: Duration = Duration::from_micros(100);
+const MANY: u64 = 1_000;
+/// No pace is higher: what was done in no time at all is to be forgotten soon.
+const MOST: u64 = 1 << 20;
 
 /// The pace of a count that only grows.
 #[derive(Clone, Debug, Default, Hash)]
@@ -21,6 +27,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// Of a count that begins there.
+    pub(super) fn from(count: u64) -> Self {
+        Self { count, ..Self::default() }
+    }
+
     /// How much the count grows in `span`, given what it is now. Measured every 50 ms at the most, once
     /// something is known of a short span. A lull halves the pace and does not forget it: bursts would pay for that.
     pub(super) fn measure(&mut self, now: Time, count: u64, span: Duration) -> u64 {
@@ -36,18 +47,19 @@ impl Pace {
         span: Duration,
     ) -> u64 {
         let elapsed = now.since(self.measured_at);
+        let grown = count.saturating_sub(self.count);
+        let within = spent.saturating_sub(self.spent);
         let usual = elapsed >= MEASURE_EVERY;
-        let early = self.next_short(span).is_some_and(|short| elapsed >= short);
-        if usual || early && count > self.count {
-            let grown = u128::from(count.saturating_sub(self.count));
-            let within = spent.saturating_sub(self.spent).as_micros();
-            if within > 0 || grown > 0 {
-                let latest = grown * span.as_micros() / within.max(1);
-                let latest = u64::try_from(latest).unwrap_or(u64::MAX);
-                self.pace = latest.max(if usual { self.pace / 2 } else { self.pace });
+        let early = self.next_short(span).is_some_and(|short| elapsed >= short) && grown > 0;
+        if (usual || early) && (within >= LEAST_SPENT || grown >= MANY) {
+            let within = within.max(LEAST_SPENT).as_micros();
+            let latest = u128::from(grown) * span.as_micros() / within;
+            let latest = u64::try_from(latest).unwrap_or(MOST).min(MOST);
+            self.pace = latest.max(if usual { self.pace / 2 } else { self.pace });
+            if self.pace > 0 {
+                // The first time, it may have waited for long to have something to count.
+                self.short = Some(self.short.map_or(span / FIRST_PART, |_| elapsed));
             }
-            // The first time, it may have waited for long to have something to count.
-            self.short = Some(self.short.map_or(span / FIRST_PART, |_| elapsed));
             (self.measured_at, self.spent, self.count) = (now, spent, count);
         }
         self.pace
@@ -81,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn what_has_waited_for_long_is_measured_early_all_the_same() {
+        let mut pace = Pace::default();
+        assert_eq!([0, 1_000, 1_060].map(|ms| pace.measure(at(ms), 0, SPAN)), [0; 3]);
+        assert_eq!([1_061, 1_063].map(|ms| pace.measure(at(ms), 30, SPAN)), [0, 200]);
+        assert_eq!([1_065, 1_067].map(|ms| pace.measure(at(ms), 430, SPAN)), [200, 2_000]);
+    }
+
+    #[test]
     fn a_lull_halves_the_pace_each_time() {
         let mut pace = Pace::default();
         assert_eq!(pace.measure(at(1_000), 50_000, SPAN), 1_000);
@@ -95,6 +115,7 @@ mod tests {
         let spent = Duration::from_millis(10);
         assert_eq!(pace.measure_spent(at(1_000), spent, 500, SPAN), 1_000);
         assert_eq!(pace.measure_spent(at(2_000), spent, 500, SPAN), 1_000, "nothing was spent");
-        assert_eq!(pace.measure_spent(at(3_000), spent * 2, 500, SPAN), 500, "and for nothing");
+        assert_eq!(pace.measure_spent(at(3_000), spent, 503, SPAN), 1_000, "three latecomers");
+        assert_eq!(pace.measure_spent(at(4_000), spent * 2, 503, SPAN), 500, "and for nothing");
     }
 }

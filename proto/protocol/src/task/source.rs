@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::control::SourceReport;
 use crate::lineage::Lineage;
 use crate::link::Inputs;
+use crate::link::round_trip::RoundTrip;
 use crate::run::{Content, Run};
 use crate::time::Time;
 use crate::window::Window;
@@ -13,8 +14,8 @@ use super::inputs::{Input, Origin};
 use super::pace::Pace;
 use super::{Effect, Task};
 
-/// What an automatic window holds: what the source admits in so long. Acks come back sooner, through many
-/// stages.
+/// What an automatic window holds: what the source admits in so long, and in what it takes until a root's ack
+/// is back. Without the latter, a long way would make a small window, and a small window a low pace.
 const AUTOMATIC_WINDOW: Duration = Duration::from_millis(200);
 /// No automatic window is larger, unless slots and buffers are.
 const LARGEST_WINDOW: u64 = 1 << 18;
@@ -35,11 +36,15 @@ pub(super) struct State {
     /// What it is at least, then.
     least_window: u64,
     pace: Pace,
+    /// From a root to its ack: measured of one at a time, this one now.
+    trip: RoundTrip,
+    traced: Option<u64>,
 }
 
 impl State {
-    pub(super) fn new(stored: bool, declared: Option<u64>) -> Self {
-        Self { stored, automatic: declared.is_none(), ..Self::default() }
+    pub(super) fn new(stored: bool, declared: Option<u64>, position: u64) -> Self {
+        let pace = Pace::from(position);
+        Self { stored, automatic: declared.is_none(), pace, ..Self::default() }
     }
 
     /// The first plan says whether it takes the place of another source.
@@ -83,7 +88,17 @@ impl Task {
         if let Some(window) = &mut self.window
             && self.source.automatic
         {
-            let pace = self.source.pace.measure(now, window.admitted(), AUTOMATIC_WINDOW);
+            let State { pace, trip, traced, .. } = &mut self.source;
+            if traced.is_some_and(|root| root < window.watermark()) {
+                *traced = None;
+                trip.ends(now);
+            }
+            if traced.is_none() {
+                *traced = Some(window.admitted());
+                trip.begins(now);
+            }
+            let span = AUTOMATIC_WINDOW + trip.smoothed().unwrap_or_default();
+            let pace = pace.measure(now, window.admitted(), span);
             window.resize(pace.min(LARGEST_WINDOW).max(self.source.least_window));
         }
     }
@@ -145,9 +160,9 @@ impl Task {
         let announced = announced + u64::from(self.has_bug(super::Bug::WatermarkTooHigh));
         self.raise_watermark(now, self.id.stage, announced);
         let report = self.source_report().unwrap_or_default();
-        // The end is what the coordinator waits for; a stored position opens the window.
+        // The end is what the coordinator waits for; a stored position keeps the window open.
         let ended = report.exhausted == Some(report.watermark);
-        if report != self.source.reported && (ended || report.full && worth) {
+        if report != self.source.reported && (ended || worth) {
             self.source.reported = report;
             self.effects.push_back(Effect::Report);
         }

@@ -44,6 +44,9 @@ impl Task {
         let port = self.out_ports.iter_mut().find(|p| p.channel == key.channel)?;
         let backlog = port.backlog();
         let link = port.links.get_mut(&key)?;
+        if !link.sender.is_up() {
+            return None;
+        }
         let flush = std::mem::take(&mut link.flush);
         let frame = link.sender.poll_items(cap, backlog, &self.watermarks, flush);
         if frame.is_none() && link.sender.has_news(backlog) {
