@@ -22,6 +22,7 @@ pub mod link;
 pub mod pipeline;
 pub mod placement;
 pub mod ranges;
+mod round_trip;
 pub mod run;
 pub mod spans;
 pub mod suspect;

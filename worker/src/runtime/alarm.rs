@@ -1,4 +1,4 @@
-//! A timer that is set again and again.
+//! Timers that may not be set: one for each wait, and one that is set again and again.
 
 use std::future;
 use std::pin::Pin;
@@ -34,6 +34,14 @@ impl Alarm {
         }
         self.sleep.as_mut().await;
         self.armed = None;
+    }
+}
+
+/// Waits until that time, or for ever. Cancel safe.
+pub(super) async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

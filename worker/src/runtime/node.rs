@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::leave::Leaving;
+use super::alarm::sleep_until;
 use super::census::Counters;
 use super::dial::Transports;
 use super::gate::Gate;
@@ -590,13 +591,6 @@ impl Node {
             self.report(id);
         }
         self.say_what_is_left();
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

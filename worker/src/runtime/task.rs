@@ -3,13 +3,14 @@
 //! One loop owns the machine and the links of its task; nothing is locked. It never waits for a peer,
 //! a function or a consumer, so every link is always read.
 
+mod report;
 mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use stageline_protocol::control::{SourceReport, TaskEnd, TaskReport};
+use stageline_protocol::control::{SourceReport, TaskEnd};
 use stageline_protocol::frame::{Accept, Close, CloseReason, Open};
 use stageline_protocol::item::shortened;
 use stageline_protocol::suspect::Verdict;
@@ -389,29 +390,6 @@ impl State {
                 self.ended.get_or_insert(TaskEnd::Stopped);
             }
         }
-    }
-
-    /// Says that the plan is in force. How far the source has come does not belong there: it would be stored,
-    /// which changes every view, and each of these is confirmed.
-    fn confirm(&mut self) {
-        let mut report = self.task.report(None);
-        if let (Some(now), Some(told)) = (&mut report.source, self.told)
-            && (now.exhausted, now.full) == (told.exhausted, told.full)
-        {
-            now.watermark = told.watermark;
-        }
-        self.send(report);
-    }
-
-    fn report(&mut self) {
-        let report = self.task.report(None);
-        self.send(report);
-    }
-
-    fn send(&mut self, report: TaskReport) {
-        self.told = report.source;
-        let event = NodeEvent::Report(self.job, self.applied, Box::new(report));
-        let _node_over = self.node.send(event);
     }
 
     /// Puts out all that the machine has to say and to do.

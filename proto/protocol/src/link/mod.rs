@@ -19,7 +19,6 @@
 //! Both ends are pure; [`crate::task::Task`] owns them.
 
 mod receiver;
-pub(crate) mod round_trip;
 mod sender;
 
 pub use receiver::{Receiver, Resumed};

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::frame::{Ack, Grant, Items, LinkPolicy, Return, Summary};
 use crate::ids::ConnId;
 use crate::ranges::{RangeSet, Settled};
+use crate::round_trip::RoundTrip;
 use crate::run::{Content, Run, Sizes};
 use crate::spans::{Span, Spans};
 use crate::time::Time;
 
 use super::Violation;
-use super::round_trip::RoundTrip;
 
 /// Items that are held: received, not settled.
 #[derive(Clone, Debug, Hash)]
@@ -466,6 +466,7 @@ impl Receiver {
         if !self.has_grant() {
             return None;
         }
+        // Only a sender that waits for credit answers at once.
         if self.backlog > 0 && self.known_unused() == 0 && self.news() > 0 {
             self.trip.begins(now);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::control::SourceReport;
 use crate::lineage::Lineage;
 use crate::link::Inputs;
-use crate::link::round_trip::RoundTrip;
+use crate::round_trip::RoundTrip;
 use crate::run::{Content, Run};
 use crate::time::Time;
 use crate::window::Window;
@@ -93,8 +93,9 @@ impl Task {
                 *traced = None;
                 trip.ends(now);
             }
-            if traced.is_none() {
-                *traced = Some(window.admitted());
+            // Of roots that are out, the newest: while none is, there is nothing to wait for.
+            if traced.is_none() && window.watermark() < window.admitted() {
+                *traced = Some(window.admitted() - 1);
                 trip.begins(now);
             }
             let span = AUTOMATIC_WINDOW + trip.smoothed().unwrap_or_default();

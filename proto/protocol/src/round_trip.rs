@@ -1,11 +1,10 @@
-//! How long a link takes from a grant to the items that use it.
+//! How long it takes until something comes back: the items for a grant, the ack of a root.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The round trip of a link, as its receiver sees it: only a sender that waits for credit answers a grant at
-/// once. Smoothed as TCP does it (RFC 6298, section 2, with alpha = 1/8).
+/// Measured one trip at a time, and smoothed as TCP does it (RFC 6298, section 2, with alpha = 1/8).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct RoundTrip {
     began: Option<Time>,
@@ -13,19 +12,19 @@ pub(crate) struct RoundTrip {
 }
 
 impl RoundTrip {
-    /// A grant goes to a sender that waits for it.
+    /// What will be answered at once has gone out; nothing, if another trip is under way.
     pub(crate) fn begins(&mut self, now: Time) {
         self.began.get_or_insert(now);
     }
 
-    /// Items have come.
+    /// The answer is there.
     pub(crate) fn ends(&mut self, now: Time) {
         let Some(began) = self.began.take() else { return };
         let sample = now.since(began);
         self.smoothed = Some(self.smoothed.map_or(sample, |mean| mean - mean / 8 + sample / 8));
     }
 
-    /// The sender has no reason to answer any more.
+    /// There is no reason to answer any more.
     pub(crate) const fn breaks_off(&mut self) {
         self.began = None;
     }
