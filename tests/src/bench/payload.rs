@@ -1,18 +1,12 @@
 //! What the stages do with an item: the same functions in every system, so that what differs is the
 //! carrying.
 //!
-//! The memory of an item is the user's matter, and cheap here: items up to 4 KiB are slices of a chunk
-//! of 64 KiB that the thread fills up, larger ones have an allocation of the exact size.
+//! The memory of an item is the user's matter: here an allocation of the exact size, which costs less
+//! than counting the references to a shared chunk.
 
-use std::cell::RefCell;
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use twox_hash::XxHash3_64;
 
-/// What a thread allocates at a time, in bytes.
-const CHUNK: usize = 64 << 10;
-/// The largest item that comes out of a chunk, in bytes.
-const SMALL: usize = 4 << 10;
 /// How many bytes a map appends.
 pub const APPENDED: usize = 8;
 
@@ -49,7 +43,7 @@ pub fn stamped(index: u64, nanos: u64, len: usize) -> Bytes {
     })
 }
 
-fn start(buffer: &mut BytesMut, head: &[u8], index: u64, len: usize) {
+fn start(buffer: &mut Vec<u8>, head: &[u8], index: u64, len: usize) {
     let head = &head[..head.len().min(len)];
     buffer.put_slice(head);
     let mut missing = len - head.len();
@@ -91,22 +85,10 @@ pub fn read_stamp(payload: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// So many bytes, written by `fill`.
-pub fn build(len: usize, fill: impl FnOnce(&mut BytesMut)) -> Bytes {
-    thread_local! {
-        static REST: RefCell<BytesMut> = RefCell::default();
-    }
-    if len > SMALL {
-        let mut buffer = BytesMut::with_capacity(len);
-        fill(&mut buffer);
-        return buffer.freeze();
-    }
-    REST.with_borrow_mut(|rest| {
-        if rest.capacity() < len {
-            rest.reserve(CHUNK);
-        }
-        fill(rest);
-        rest.split().freeze()
-    })
+pub fn build(len: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut buffer = Vec::with_capacity(len);
+    fill(&mut buffer);
+    buffer.into()
 }
 
 #[cfg(test)]

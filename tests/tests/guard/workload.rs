@@ -7,17 +7,17 @@
 //! the memory of their items comes in chunks: what is counted is the runtime's. Settings are the default
 //! ones, but for the window.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt, future, stream};
 use stageline::{Client, JobStatus, Registry, Sink, Source, Stage, Stream};
 use stageline_coordinator::server::Coordinator;
 use stageline_coordinator::service;
-use stageline_tests::bench::payload;
 use stageline_worker::{RunningWorker, Worker};
 use tokio::runtime;
 use tokio::sync::Notify;
@@ -36,6 +36,8 @@ const PAYLOAD: usize = 128;
 const ACKS: Duration = Duration::from_secs(1);
 /// What each map appends, in bytes.
 const APPENDED: usize = 8;
+/// What a thread allocates at a time, in bytes.
+const CHUNK: usize = 64 << 10;
 /// On the clock of the cluster, an item takes so long: sizes that follow the pace, which is first measured
 /// after 50 ms, do so for most of a small job, too.
 const PACE: Duration = Duration::from_micros(10);
@@ -141,16 +143,30 @@ fn make(index: u64) -> Bytes {
         // The clock goes on at once; to wait would be for the timers that have become due.
         let _timers = tokio::time::advance(PACE * TICK).now_or_never();
     }
-    payload::build(PAYLOAD, |buffer| {
+    cut(|buffer| {
         buffer.put_u64_le(index);
         buffer.put_bytes(0, PAYLOAD - 8);
     })
 }
 
 fn appended(item: &[u8]) -> Bytes {
-    payload::build(item.len() + APPENDED, |buffer| {
+    cut(|buffer| {
         buffer.put_slice(item);
         buffer.put_bytes(1, APPENDED);
+    })
+}
+
+/// An item written into the thread's chunk, and cut from it.
+fn cut(write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    thread_local! {
+        static REST: RefCell<BytesMut> = RefCell::default();
+    }
+    REST.with_borrow_mut(|rest| {
+        if rest.capacity() < PAYLOAD + 2 * APPENDED {
+            rest.reserve(CHUNK);
+        }
+        write(rest);
+        rest.split().freeze()
     })
 }
 
