@@ -4,12 +4,14 @@
 //! always has one credit. What is free goes first to links that announce backlog, evenly; then links
 //! that are in use are topped up to an even share, so that a steady sender need not ask.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::link::Receiver;
 use crate::time::Time;
 
 use super::pace::Pace;
-use super::{LinkKey, Task};
+use super::{InLink, LinkKey, Task};
 
 /// What an automatic buffer holds: what the stage takes in so long and a round trip.
 const AUTOMATIC_BUFFER: Duration = Duration::from_millis(20);
@@ -58,6 +60,7 @@ impl Task {
     /// its credit does not hear of more before that. Time without items does not count, or little credit
     /// would bring few items, and few items little credit.
     fn size_buffer(&mut self, now: Time) {
+        let begun = u64::from(self.slots);
         let holds = self.in_links.values().any(|link| link.receiver.untaken() > 0);
         let pool = &mut self.credit;
         if let Some(since) = pool.holds_since {
@@ -67,7 +70,7 @@ impl Task {
         let up = self.in_links.values().filter(|link| link.wire.is_up());
         let trip = up.filter_map(|link| link.receiver.round_trip()).max().unwrap_or_default();
         let span = AUTOMATIC_BUFFER + trip.min(LONGEST_TRIP);
-        pool.buffer = pool.pace.measure_spent(now, pool.spent, pool.taken, span);
+        pool.buffer = pool.pace.measure_spent(now, pool.spent, pool.taken, begun, span);
     }
 
     /// Shares out what is free.
@@ -77,61 +80,54 @@ impl Task {
         }
         self.credit.changed = false;
         self.size_buffer(now);
-        let up: Vec<LinkKey> =
-            self.in_links.iter().filter(|(_, l)| l.wire.is_up()).map(|(key, _)| *key).collect();
-        if up.is_empty() {
+        let links = up(&mut self.in_links).count() as u64;
+        if links == 0 {
             return;
         }
         #[cfg(any(test, feature = "planted-bugs"))]
         let lossy = self.has_bug(super::Bug::LostCredit);
         #[cfg(not(any(test, feature = "planted-bugs")))]
         let lossy = false;
-        let limit = self.limit(if lossy { 0 } else { up.len() as u64 });
+        let limit = self.limit(if lossy { 0 } else { links });
         let out: u64 = self
             .in_links
             .values()
             .map(|l| if l.wire.is_up() { l.receiver.outstanding() } else { l.receiver.untaken() })
             .sum();
         let mut free = limit.saturating_sub(out);
-        for key in &up {
-            if !lossy && self.in_links[key].receiver.outstanding() == 0 {
-                self.grant(*key, 1, &mut free);
-            }
+        for receiver in up(&mut self.in_links).filter(|r| !lossy && r.outstanding() == 0) {
+            receiver.grant(1);
+            free = free.saturating_sub(1);
         }
         // Evenly among those that want: whoever wants less leaves the rest to the others.
         loop {
-            let wanting: Vec<(LinkKey, u64)> = up
-                .iter()
-                .map(|key| (*key, self.in_links[key].receiver.wanted()))
-                .filter(|(_, wanted)| *wanted > 0)
-                .collect();
-            if wanting.is_empty() || free == 0 {
+            let wanting = up(&mut self.in_links).filter(|r| r.wanted() > 0).count() as u64;
+            if wanting == 0 || free == 0 {
                 break;
             }
-            let share = (free / wanting.len() as u64).max(1);
-            for (key, wanted) in wanting {
-                self.grant(key, wanted.min(share).min(free), &mut free);
+            let share = (free / wanting).max(1);
+            for receiver in up(&mut self.in_links) {
+                let granted = receiver.wanted().min(share).min(free);
+                receiver.grant(granted);
+                free -= granted;
             }
         }
-        let active: Vec<LinkKey> =
-            up.iter().copied().filter(|k| self.in_links[k].receiver.is_active()).collect();
-        let even = limit / (active.len() as u64).max(1);
-        for key in active {
-            let missing = even.saturating_sub(self.in_links[&key].receiver.outstanding());
-            self.grant(key, missing.min(free), &mut free);
+        let active = up(&mut self.in_links).filter(|r| r.is_active()).count() as u64;
+        let even = limit / active.max(1);
+        for receiver in up(&mut self.in_links).filter(|r| r.is_active()) {
+            let granted = even.saturating_sub(receiver.outstanding()).min(free);
+            receiver.grant(granted);
+            free -= granted;
         }
-        for key in up {
-            if self.in_links[&key].receiver.has_grant() {
-                self.dirty.insert(key);
-                self.flush_soon(now);
+        let mut news = false;
+        for (key, link) in &self.in_links {
+            if link.wire.is_up() && link.receiver.has_grant() {
+                news = true;
+                self.dirty.insert(*key);
             }
         }
-    }
-
-    fn grant(&mut self, key: LinkKey, items: u64, free: &mut u64) {
-        if let Some(link) = self.in_links.get_mut(&key) {
-            link.receiver.grant(items);
-            *free = free.saturating_sub(items);
+        if news {
+            self.flush_soon(now);
         }
     }
 
@@ -145,4 +141,9 @@ impl Task {
                 || receiver.is_starved()
                 || receiver.news() >= receiver.outstanding().div_ceil(2))
     }
+}
+
+/// The receiving ends of the links that are up.
+fn up(links: &mut BTreeMap<LinkKey, InLink>) -> impl Iterator<Item = &mut Receiver> {
+    links.values_mut().filter(|link| link.wire.is_up()).map(|link| &mut link.receiver)
 }

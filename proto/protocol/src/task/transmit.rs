@@ -134,24 +134,23 @@ impl Task {
         if self.ended {
             return None;
         }
-        let lease = self.limits.lease;
-        let wires = || {
-            let outputs = self.out_ports.iter().flat_map(|p| p.links.values().map(|l| &l.wire));
-            self.in_links.values().map(|l| &l.wire).chain(outputs)
-        };
-        let forfeits = self
-            .out_ports
-            .iter()
-            .filter(|p| p.backlog() == 0)
-            .flat_map(|p| p.links.values())
-            .filter_map(|l| l.sender.forfeits_at(self.limits.forfeit));
-        wires()
-            .filter_map(|w| w.retry_at())
-            .chain(wires().filter_map(|w| w.lost_at(lease)))
-            .chain(forfeits)
-            .chain(self.flush_at)
-            .chain(self.watermarks_at)
-            .min()
+        let (lease, forfeit) = (self.limits.lease, self.limits.forfeit);
+        let mut next = self.flush_at;
+        let mut at = |time: Option<Time>| next = [next, time].into_iter().flatten().min();
+        at(self.watermarks_at);
+        for link in self.in_links.values() {
+            at(link.wire.retry_at());
+            at(link.wire.lost_at(lease));
+        }
+        for port in &self.out_ports {
+            let idle = port.backlog() == 0;
+            for link in port.links.values() {
+                at(link.wire.retry_at());
+                at(link.wire.lost_at(lease));
+                at(link.sender.forfeits_at(forfeit).filter(|_| idle));
+            }
+        }
+        next
     }
 
     /// Time has passed.
