@@ -4,6 +4,7 @@
 //! it did, so does the process.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -182,15 +183,19 @@ fn answer<T: Serialize>(answer: &T) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// The processor time that the threads of a process have used, user and system, to the nanosecond: the
-/// ticks that Linux counts for a process are a fifth of what a short job takes. None once it is gone.
+/// The processor time that the threads of a process have used, user and system; those that have ended are
+/// missing. Not what `stat` says, in ticks of 10 ms: a short job is a few of them in each process. None once it is
+/// gone, and where Linux does not keep it.
 #[must_use]
 pub fn cpu(id: u32) -> Option<Duration> {
-    let threads = std::fs::read_dir(format!("/proc/{id}/task")).ok()?;
-    let nanos = threads.filter_map(|thread| {
-        let stat = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+    let of = |thread: &Path| {
+        let stat = std::fs::read_to_string(thread.join("schedstat")).ok()?;
         stat.split_whitespace().next()?.parse::<u64>().ok()
-    });
+    };
+    let threads = PathBuf::from(format!("/proc/{id}/task"));
+    // The others may end any time.
+    of(&threads.join(id.to_string()))?;
+    let nanos = threads.read_dir().ok()?.filter_map(|thread| of(&thread.ok()?.path()));
     Some(Duration::from_nanos(nanos.sum()))
 }
 

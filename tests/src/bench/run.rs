@@ -59,9 +59,9 @@ async fn stageline_fleet(plan: &Plan) -> Result<(Cost, Tally)> {
 
     let mut ids: Vec<u32> = processes.iter().map(Process::id).collect();
     ids.extend([cluster.coordinator.id(), std::process::id()]);
-    let before = used(&ids);
+    let before = used(&ids)?;
     let time = sdk::job(plan, &client).await?;
-    let cost = cost(time, before, &ids);
+    let cost = cost(time, before, &ids)?;
     Ok((cost, gather(&mut processes)?))
 }
 
@@ -73,9 +73,9 @@ async fn stageline_embedded(plan: &Plan) -> Result<(Cost, Tally)> {
     let _warm_up = tally::take();
     sdk::have(plan.items);
     let ids = [std::process::id()];
-    let before = used(&ids);
+    let before = used(&ids)?;
     let time = sdk::job(plan, &client).await?;
-    Ok((cost(time, before, &ids), tally::take()))
+    Ok((cost(time, before, &ids)?, tally::take()))
 }
 
 async fn baseline_embedded(system: System, plan: &Plan) -> Result<(Cost, Tally)> {
@@ -83,10 +83,10 @@ async fn baseline_embedded(system: System, plan: &Plan) -> Result<(Cost, Tally)>
     source.source(plan.warm_up().items).await?;
     let _warm_up = tally::take();
     let ids = [std::process::id()];
-    let before = used(&ids);
+    let before = used(&ids)?;
     let started = Instant::now();
     source.source(plan.items).await?;
-    Ok((cost(started.elapsed(), before, &ids), tally::take()))
+    Ok((cost(started.elapsed(), before, &ids)?, tally::take()))
 }
 
 fn baseline(system: System, plan: &Plan) -> Result<(Cost, Tally)> {
@@ -108,10 +108,10 @@ fn baseline(system: System, plan: &Plan) -> Result<(Cost, Tally)> {
     source(&mut processes)?.source(plan.warm_up().items)?;
     gather(&mut processes)?;
     let ids: Vec<u32> = processes.iter().map(Process::id).collect();
-    let before = used(&ids);
+    let before = used(&ids)?;
     let started = Instant::now();
     source(&mut processes)?.source(plan.items)?;
-    let cost = cost(started.elapsed(), before, &ids);
+    let cost = cost(started.elapsed(), before, &ids)?;
     Ok((cost, gather(&mut processes)?))
 }
 
@@ -129,12 +129,13 @@ fn gather(processes: &mut [Process]) -> Result<Tally> {
     Ok(seen)
 }
 
-fn used(ids: &[u32]) -> Duration {
-    ids.iter().filter_map(|id| cpu(*id)).sum()
+fn used(ids: &[u32]) -> Result<Duration> {
+    let all: Option<Duration> = ids.iter().map(|id| cpu(*id)).sum();
+    all.context("a process of the run is gone, or Linux does not keep what threads use (schedstat)")
 }
 
-fn cost(time: Duration, before: Duration, ids: &[u32]) -> Cost {
-    let cpu = used(ids).saturating_sub(before);
+fn cost(time: Duration, before: Duration, ids: &[u32]) -> Result<Cost> {
+    let cpu = used(ids)?.saturating_sub(before);
     let peak_resident = ids.iter().filter_map(|id| peak_resident(*id)).max().unwrap_or_default();
-    Cost { time, cpu, peak_resident, procs: ids.len() }
+    Ok(Cost { time, cpu, peak_resident, procs: ids.len() })
 }

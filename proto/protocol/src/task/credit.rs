@@ -60,7 +60,7 @@ impl Task {
     /// its credit does not hear of more before that. Time without items does not count, or little credit
     /// would bring few items, and few items little credit.
     fn size_buffer(&mut self, now: Time) {
-        let begun = u64::from(self.slots);
+        let begun = u64::from(self.busy);
         let holds = self.in_links.values().any(|link| link.receiver.untaken() > 0);
         let pool = &mut self.credit;
         if let Some(since) = pool.holds_since {
@@ -70,7 +70,7 @@ impl Task {
         let up = self.in_links.values().filter(|link| link.wire.is_up());
         let trip = up.filter_map(|link| link.receiver.round_trip()).max().unwrap_or_default();
         let span = AUTOMATIC_BUFFER + trip.min(LONGEST_TRIP);
-        pool.buffer = pool.pace.measure_spent(now, pool.spent, pool.taken, begun, span);
+        pool.buffer = pool.pace.measure_early(now, pool.spent, pool.taken, begun, span);
     }
 
     /// Shares out what is free.

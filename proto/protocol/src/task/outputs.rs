@@ -120,7 +120,8 @@ impl OutPort {
 
     /// What a link gets at a time of what is queued, when it is spread over those with credit.
     fn share(&mut self, now: Time) -> u64 {
-        let least = self.pace.measure(now, self.sent, LEAST_PIECE);
+        let since = now.since(Time::ZERO);
+        let least = self.pace.measure_early(now, since, self.sent, 0, LEAST_PIECE);
         let unused = self.links.values().map(|link| link.sender.unused());
         let (links, credit) = unused
             .filter(|unused| *unused > 0)
