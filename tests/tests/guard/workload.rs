@@ -38,8 +38,8 @@ const ACKS: Duration = Duration::from_secs(1);
 const APPENDED: usize = 8;
 /// What a thread allocates at a time, in bytes.
 const CHUNK: usize = 64 << 10;
-/// On the clock of the cluster, an item takes so long: sizes that follow the pace, which is first measured
-/// after 50 ms, do so for most of a small job, too.
+/// On the clock of the cluster, an item takes so long: so sizes that follow a pace, which is measured every
+/// 50 ms, do so for most of a small job, too.
 const PACE: Duration = Duration::from_micros(10);
 /// Roots under way. The automatic window is small until the pace is known, and holds a job up at its start;
 /// whenever an ack then opens it, reports and plans go round, more of them or fewer as chance will have it.
