@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::Value;
 use stageline::{Context, Registry, Sink, Source, Stage, StageError};
@@ -32,6 +33,12 @@ pub const PANIC: Stage<u64, u64> = Stage::named("panic");
 pub const FRAGILE: Stage<u64, u64> = Stage::named("fragile");
 /// What [`FRAGILE`] does not survive.
 pub const FATAL: u64 = 13;
+/// Waits while the gate `deadly` is closed, then ends its process on [`FATAL`]; passes everything else on.
+/// Leaves a trace.
+pub const DEADLY: Stage<u64, u64> = Stage::named("deadly");
+/// Five numbers: times ten, plus 0 to 4. When it runs again, on any worker, just the first two, and then it
+/// hangs. Leaves a trace.
+pub const TIRED: Stage<u64, u64> = Stage::named("tired");
 /// The number, two thousand times: times ten thousand, plus 0, 1, 2, … Waits while the gate `burst` is
 /// closed. Leaves a trace.
 pub const BURST: Stage<u64, u64> = Stage::named("burst");
@@ -104,6 +111,22 @@ pub fn registry() -> Registry {
             gate("fragile").await;
             tokio::time::sleep(Duration::from_millis(5)).await;
             n
+        })
+        .map(DEADLY, |n: u64| async move {
+            trace("deadly", n);
+            gate("deadly").await;
+            if n == FATAL {
+                std::process::abort();
+            }
+            n
+        })
+        .flat_map(TIRED, |n: u64| {
+            let again = dir().is_some_and(|dir| {
+                read_trace(&dir, "tired").iter().any(|line| *line == n.to_string())
+            });
+            trace("tired", n);
+            let outputs = stream::iter(0..if again { 2 } else { 5 }).map(move |i| n * 10 + i);
+            outputs.chain(if again { stream::pending().boxed() } else { stream::empty().boxed() })
         })
         .flat_map_iter(BURST, |n: u64| async move {
             trace("burst", n);

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use stageline::{Client, Job, JobStatus, Results, Stream, TaskStats};
+use stageline::{Client, Error, ErrorKind, Job, JobStatus, Results, Stream, TaskStats};
 use stageline_tests::chaos::fleet::{CLIENT, COORDINATOR, Fleet};
 use stageline_tests::chaos::oracle::Verdict;
 use stageline_tests::chaos::work::Shape;
 use stageline_tests::cluster::{Cluster, eventually, guarded, processes, wait_for};
-use stageline_tests::functions::{FIRST, SECOND, THIRD};
+use stageline_tests::functions::{FIRST, SECOND, THIRD, TIRED};
 use stageline_tests::proxy::Proxy;
 use tokio::task::JoinHandle;
 
@@ -69,6 +69,10 @@ async fn processes_of_every_kind_are_killed_and_every_result_comes_once() {
         assert!(verdict.is_clean() && verdict.results == 3_000, "{shape:?}: {verdict:#?}");
         sum.add(verdict);
     }
+    let roles = &["two", "one", "two", "three"];
+    let verdict = kill_each(&mut fleet, &mut rng, Shape::Flaky, roles).await;
+    assert!(verdict.is_clean() && verdict.told > 0, "{verdict:#?}");
+    sum.add(verdict);
     assert!(sum.figures.resent > 0 && sum.figures.duplicates > 0, "vacuous: {sum:#?}");
 
     // A client takes its job with it, and saw nothing twice; its place is taken by another.
@@ -274,4 +278,67 @@ async fn a_client_that_is_cut_off_for_less_than_its_lease_goes_on() {
     assert_eq!(guarded(values).await.unwrap(), all());
     guarded(job.ended()).await.unwrap();
     nothing_ran_twice(&cluster, &["first", "second", "third"]);
+}
+
+/// The client and the one worker of its first stage cannot reach each other for longer than two leases,
+/// and the coordinator hears both.
+#[tokio::test]
+async fn a_client_that_is_parted_from_the_only_worker_of_a_stage_waits_for_it() {
+    let mut cluster = Cluster::start_with_lease(FLEET, LEASE).await;
+    let proxy = behind_proxy(&mut cluster, "one", &["first"]).await;
+    cluster.worker("two", &["second", "third"]).await;
+    cluster.close_gate("first");
+    let client = cluster.client().await;
+    let (job, values) = submit(&client);
+    wait_for("items are under way", || !cluster.trace("first-started").is_empty()).await;
+
+    proxy.cut();
+    cluster.open_gate("first");
+    cluster.coordinator.logged("it goes on dialling").await;
+    assert!(!values.is_finished(), "the job waits");
+    proxy.mend();
+
+    assert_eq!(guarded(values).await.unwrap(), all());
+    guarded(job.ended()).await.unwrap();
+}
+
+/// The expansion's worker dies when all that it made waits behind it, but for its end; and the second run
+/// comes no further than two outputs.
+#[tokio::test]
+async fn an_expansion_that_times_out_when_it_runs_again_tells_so() {
+    let mut cluster = Cluster::start(FLEET).await;
+    cluster.worker("ex", &["tired"]).await;
+    cluster.worker("two", &["second"]).await;
+    cluster.close_gate("second");
+    let client = cluster.client().await;
+    let timeout = Duration::from_secs(1);
+    let stream = Stream::from_iter([7_u64]).flat_map(TIRED).timeout(timeout).map(SECOND);
+    let results = stream.workers(1).buffer(16).results(&client);
+    let job = results.job();
+    let all = tokio::spawn(results.collect::<Vec<_>>());
+    let made = || {
+        let stages = job.status().map(|status| status.stages).unwrap_or_default();
+        stages.get(1).is_some_and(|tired| tired.totals.sent == 5 && tired.totals.busy == 0)
+    };
+    wait_for("the end has left", made).await;
+    wait_for("the first output is in process", || !cluster.trace("second-started").is_empty())
+        .await;
+
+    cluster.workers["ex"].signal("KILL");
+    cluster.worker("ex", &["tired"]).await;
+    wait_for("it runs again", || cluster.trace("tired").len() == 2).await;
+    cluster.open_gate("second");
+
+    let (mut values, mut errors) = (Vec::new(), Vec::new());
+    for result in guarded(all).await.unwrap() {
+        match result {
+            Ok(value) => values.push(value),
+            Err(Error::Item(error)) => errors.push((error.stage.clone(), error.kind)),
+            Err(error) => panic!("the job fails: {error}"),
+        }
+    }
+    values.sort_unstable();
+    assert_eq!(values, [10_000_070, 10_000_071]);
+    assert_eq!(errors, [("tired".to_owned(), ErrorKind::Timeout)]);
+    guarded(job.ended()).await.unwrap();
 }

@@ -82,6 +82,19 @@ fn a_named_source_is_replaced_where_it_was() {
 }
 
 #[test]
+fn items_that_kill_are_convicted_and_no_others() {
+    let figures = run_all(Shape::Killers, 200);
+    assert!(figures.killers > 0, "nothing was ever killed by an item");
+    assert_not_vacuous(&figures, 200);
+}
+
+#[test]
+fn an_expansion_may_be_large() {
+    let figures = run_all(Shape::Large, 4);
+    assert!(figures.resent > 0 && figures.delivered > 20_000);
+}
+
+#[test]
 fn a_consumer_that_wants_no_more_ends_the_job() {
     let figures = run_all(Shape::Take, 200);
     assert!(figures.all_faults() > 0 && figures.delivered > 0);
@@ -113,13 +126,17 @@ fn every_planted_bug_is_caught() {
 }
 
 fn is_caught(bug: Bug, within: u64) {
-    let failed = |seed| sim::run(seed, Shape::Whole, Some(bug), false).err();
+    let shape = match bug {
+        Bug::DeathsForgotten => Shape::Killers,
+        _ => Shape::Whole,
+    };
+    let failed = |seed| sim::run(seed, shape, Some(bug), false).err();
     let Some(caught) = (0..within).find_map(failed) else {
         panic!("{bug:?} was not caught by {within} seeds")
     };
     println!("{bug:?}: caught by seed {}: {}", caught.seed, caught.invariant);
     // And by nothing else than the defect.
-    let sound = sim::run(caught.seed, Shape::Whole, None, true);
+    let sound = sim::run(caught.seed, shape, None, true);
     assert!(sound.is_ok(), "without the defect, too: {}", sound.expect_err("it failed"));
 }
 
@@ -144,7 +161,11 @@ fn replay() {
         Ok("Take") => Shape::Take,
         Ok("NamedSource") => Shape::NamedSource,
         Ok("ClientDies") => Shape::ClientDies,
-        Ok(other) => panic!("SHAPE={other} is none of Whole, Take, NamedSource, ClientDies"),
+        Ok("Killers") => Shape::Killers,
+        Ok("Large") => Shape::Large,
+        Ok(other) => {
+            panic!("SHAPE={other} is none of Whole, Take, NamedSource, ClientDies, Killers, Large")
+        }
     };
     let result = sim::run(number("SEED", 0), shape, None, true);
     let log = match &result {

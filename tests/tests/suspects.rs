@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::StreamExt;
 use stageline::{Error, ErrorKind, ItemError, Results, Stream};
 use stageline_tests::cluster::{Cluster, eventually, guarded, processes, wait_for};
-use stageline_tests::functions::{BURST, FATAL, FRAGILE, THIRD};
+use stageline_tests::functions::{BURST, DEADLY, FATAL, FRAGILE, THIRD, WAIT};
 use tokio::task::JoinHandle;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_fleet");
@@ -162,4 +162,44 @@ async fn a_suspect_lets_others_in_while_it_waits_for_room() {
     let log = cluster.workers["c"].log();
     let alone = log.lines().filter(|line| line.contains("runs alone")).count();
     assert!(alone > 6, "{alone}: each of the three waited for room, more than once");
+}
+
+/// The workers of the stage before are killed while the killer is in process: copies of it are in several
+/// places when it begins to kill.
+#[tokio::test]
+async fn copies_of_a_killer_do_not_kill_for_ever() {
+    const COPIES: usize = 3;
+    let mut cluster = Cluster::start(PROGRAM).await;
+    for name in WORKERS {
+        cluster.worker(name, &["deadly"]).await;
+    }
+    cluster.worker("one", &["wait"]).await;
+    cluster.close_gate("deadly");
+    let client = cluster.client().await;
+    let (_, all) = collect(Stream::from_iter(0..100).map(WAIT).map(DEADLY).results(&client));
+    let begun = |cluster: &Cluster| {
+        cluster.trace("deadly").iter().filter(|n| **n == FATAL.to_string()).count()
+    };
+    for copies in 1..=COPIES {
+        wait_for("another copy is in process", || begun(&cluster) == copies).await;
+        if copies < COPIES {
+            assert!(cluster.kill_sparing("one").await);
+            cluster.worker("one", &["wait"]).await;
+        }
+    }
+    cluster.open_gate("deadly");
+    while !all.is_finished() {
+        for name in WORKERS {
+            if cluster.workers.get_mut(name).unwrap().ended().is_some() {
+                cluster.worker(name, &["deadly"]).await;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    let outcome = guarded(all).await.unwrap();
+    each_once(&outcome, (0..100).filter(|n| *n != FATAL));
+    let [error] = &outcome.errors[..] else { panic!("{:?}", outcome.errors) };
+    assert_eq!((error.kind, error.stage.as_str()), (ErrorKind::Crashed, "deadly"));
+    let deaths = begun(&cluster);
+    assert!(deaths <= COPIES + 3, "it was begun {deaths} times");
 }

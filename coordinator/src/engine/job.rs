@@ -44,8 +44,15 @@ pub(super) struct Job {
     pub(super) begun: BTreeSet<StageId>,
     /// Its items that may have killed a process.
     pub(super) suspects: Suspects,
-    /// How often a task of a stage has ended because it reached nobody, having sent nothing.
+    /// Stages of which a task has had a link downstream.
+    pub(super) reached: BTreeSet<StageId>,
+    /// How often a task of a stage that has had none has ended because it reached nobody.
     pub(super) unreached: BTreeMap<StageId, u32>,
+    /// Sources that reach nobody.
+    pub(super) cut_off: BTreeSet<StageId>,
+    /// Where tasks of a stage are not to be while they can be elsewhere, and until when: they reached
+    /// nobody there, or were not reached.
+    pub(super) parted: BTreeMap<(StageId, Incarnation), Time>,
     /// Figures of tasks that were struck off with their process.
     pub(super) past: BTreeMap<StageId, Past>,
     /// Tasks that are no longer listed here, and still are in the store.
@@ -158,7 +165,10 @@ impl Job {
             finished: BTreeSet::new(),
             begun: BTreeSet::new(),
             suspects: Suspects::default(),
+            reached: BTreeSet::new(),
             unreached: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
+            parted: BTreeMap::new(),
             past: BTreeMap::new(),
             struck: Vec::new(),
             touched: false,
@@ -327,7 +337,9 @@ impl Job {
     pub(super) fn timeout(&self, config: &Config) -> Option<Time> {
         let waiting = matches!(self.phase, JobPhase::Waiting(_)).then_some(self.wait_until);
         let ending = self.ending.map(|since| since + config.lease);
-        [waiting, ending, self.status_due, self.suspects.timeout()].into_iter().flatten().min()
+        let parted = self.parted.values().min().copied();
+        let times = [waiting, ending, parted, self.status_due, self.suspects.timeout()];
+        times.into_iter().flatten().min()
     }
 }
 

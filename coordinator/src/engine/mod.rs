@@ -16,13 +16,15 @@
 //! - The same events at the same times give the same commands.
 //!
 //! Where to read: [`fleet`](self) knows the processes, `sessions` what they say, `submit` how a job
-//! starts, `plan` who runs what, `report` what comes back, `suspects` what an item may have killed,
+//! starts, `plan` who runs what, `part` what follows where two processes cannot reach each other, `report`
+//! what comes back, `suspects` what an item may have killed,
 //! `conclude` how a job ends, `view` and
 //! `status` what is announced, `record` what is kept, and `restore` how an engine goes on from that.
 
 mod conclude;
 mod fleet;
 mod job;
+mod part;
 mod plan;
 mod record;
 mod report;
@@ -62,6 +64,9 @@ pub struct Config {
     pub history: usize,
     /// The automatic window is never smaller than this many roots. 16,384 by default.
     pub least_window: u64,
+    /// A deliberate defect: of items that are finished, it is forgotten that they are.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    pub forgets_finished: bool,
 }
 
 impl Default for Config {
@@ -72,6 +77,8 @@ impl Default for Config {
             status_every: Duration::from_millis(500),
             history: 100,
             least_window: 16_384,
+            #[cfg(any(test, feature = "planted-bugs"))]
+            forgets_finished: false,
         }
     }
 }
@@ -262,6 +269,7 @@ impl Engine {
     /// news to an earlier one: a job that has ended gives its slots to the others.
     fn settle(&mut self, now: Time) {
         self.expire(now);
+        self.reunite(now);
         loop {
             self.start_waiting(now);
             self.place(now);

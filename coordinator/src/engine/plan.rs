@@ -135,7 +135,9 @@ fn plan_on_fleet(job: &mut Job, id: StageId, stage: &Stage, fleet: &Fleet, share
         };
         let current = tasks().find(|t| t.life == Life::Current);
         let takes = process.takes_more() || (current.is_some() && !process.hello.leaving);
-        let fits = takes && process.fitting(&job.graph, id, stage).is_some();
+        let fits = takes
+            && process.fitting(&job.graph, id, stage).is_some()
+            && !job.avoids(fleet, id, worker);
         let capacity = if fits { shares.of(worker, job.id, id) } else { 0 };
         if capacity == 0 && tasks().next().is_none() {
             continue;

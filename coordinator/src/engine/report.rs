@@ -7,11 +7,11 @@ use stageline_protocol::control::{
 use stageline_protocol::pipeline::{Op, Site};
 use stageline_protocol::{Epoch, Incarnation, StageId, Time};
 
-use super::Engine;
 use super::job::{Job, Life};
+use super::{Command, Engine};
 use crate::store::Record;
 
-/// So many tasks of a stage that reached nobody, one after the other, are no passing trouble.
+/// So many tasks of a stage that has never reached anybody, one after the other, are no passing trouble.
 const UNREACHED: u32 = 3;
 
 impl Engine {
@@ -25,11 +25,14 @@ impl Engine {
         let mut ends: Option<Outcome> = None;
         let mut records: Vec<Record> = Vec::new();
         let mut asking: Vec<Epoch> = Vec::new();
+        let mut warnings: Vec<String> = Vec::new();
 
         job.touched = true;
         if report.term == self.term {
             job.confirm(from, &report);
         }
+        // Whoever reports on the newest view speaks of the neighbours that there are.
+        let up_to_date = report.term == self.term && report.revision == job.revision && !job.stale;
         for said in report.tasks {
             let epoch = said.id.epoch;
             let Some(task) = job.tasks.get_mut(&epoch) else { continue };
@@ -53,10 +56,18 @@ impl Engine {
                 asking.push(epoch);
             }
             job.take_cuts(&said);
+            job.note_reached(&said);
             if let Some(source) = said.source {
-                records.extend(job.take_source(stage, source));
+                records.extend(job.take_source(now, stage, source));
+                warnings.extend(job.take_cut_off(stage, &title, source.cut_off));
+                if source.cut_off && up_to_date {
+                    job.part(now, &self.config, &self.fleet, epoch);
+                }
             }
             if let Some(end) = said.ended {
+                if end == TaskEnd::LostLinks && up_to_date {
+                    job.part(now, &self.config, &self.fleet, epoch);
+                }
                 let function = job.stage(stage).map(|stage| stage.function.clone());
                 let function = function.and_then(|name| worker.and_then(|w| w.function(&name)));
                 let replayable = function.is_none_or(|function| function.replayable);
@@ -69,6 +80,7 @@ impl Engine {
         for record in records {
             self.persist(record);
         }
+        self.out.extend(warnings.into_iter().map(Command::Warn));
         for epoch in asking {
             self.answer(now, id, epoch);
         }
@@ -109,15 +121,27 @@ impl Job {
         }
     }
 
+    /// Notes which stages have had links downstream: a task knows of its own, and one that has received
+    /// something, of those upstream, whose tasks may be gone.
+    fn note_reached(&mut self, said: &TaskReport) {
+        if said.reached {
+            self.reached.insert(said.id.stage);
+        }
+        if said.stats.received > 0 {
+            let inputs = self.graph.pipeline().inputs(said.id.stage);
+            self.reached.extend(inputs.map(|(_, channel)| channel.from));
+        }
+    }
+
     /// Notes how far a source is. The watermark of one on the fleet counts once it is stored; one in
     /// the client lives and dies with the job, and keeps its own.
-    fn take_source(&mut self, id: StageId, source: SourceReport) -> Vec<Record> {
+    fn take_source(&mut self, now: Time, id: StageId, source: SourceReport) -> Vec<Record> {
         let Some(stage) = self.stage(id).filter(|stage| stage.op == Op::Source) else {
             return Vec::new();
         };
         let mut records = Vec::new();
         let site = stage.site;
-        self.suspects.below(id, source.watermark);
+        self.suspects.below(now, id, source.watermark);
         if site == Site::Fleet {
             let (stored, position) = (self.positions.get(&id).copied(), source.watermark);
             if position > stored.unwrap_or(0) {
@@ -145,7 +169,6 @@ impl Job {
         let stage = self.tasks.get(&epoch)?.id.stage;
         let declared = self.stage(stage)?;
         let (site, op, name) = (declared.site, declared.op, declared.name.clone());
-        let has_sent = self.tasks.get(&epoch).is_some_and(|task| task.report.stats.sent > 0);
         self.over(epoch);
         match end {
             TaskEnd::Failed(message) => Some(failed(
@@ -163,7 +186,7 @@ impl Job {
                 FailureKind::Internal,
                 format!("terminal {name:?} ended by itself on {title}: run the job again"),
             )),
-            TaskEnd::LostLinks if !has_sent => {
+            TaskEnd::LostLinks if !self.reached.contains(&stage) => {
                 let ends = self.unreached.entry(stage).or_default();
                 *ends += 1;
                 (*ends >= UNREACHED).then(|| {

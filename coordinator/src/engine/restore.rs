@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use stageline_protocol::control::{JobPhase, Outcome, TaskReport};
 use stageline_protocol::graph::Graph;
+use stageline_protocol::pipeline::Site;
 use stageline_protocol::{Incarnation, JobId, Term, Time};
 
 use super::job::{Job, Life, Task};
@@ -119,6 +120,15 @@ fn restore_job(
     let named = job.positions.keys().chain(&job.finished);
     if let Some(stage) = named.copied().find(|stage| job.stage(*stage).is_none()) {
         return Err(wrong(format!("its pipeline has no {stage}")));
+    }
+    for source in job.graph.sources() {
+        let site = job.stage(source).map(|stage| stage.site);
+        let position = job.positions.get(&source).copied().unwrap_or(0);
+        match site {
+            _ if job.finished.contains(&source) => job.suspects.below(now, source, u64::MAX),
+            Some(Site::Client) => job.suspects.await_source(source),
+            _ => job.suspects.below(now, source, position),
+        }
     }
     for (item, deaths) in stored.suspects {
         job.suspects.restore(item, deaths, now + config.lease);

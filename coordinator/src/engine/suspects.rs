@@ -7,7 +7,10 @@
 //! whose session broke and that was not back in time, or whose name another life of it took; nobody
 //! dies by leaving, by silence or by losing links. A process that counted as dead and comes back
 //! takes its deaths back: so a conviction waits for as long as that is likely, one lease, or until
-//! another life has the name. An item that is done, or below the watermark, is forgotten.
+//! another life has the name. An item that is done is forgotten, and so is one below the watermark; who
+//! asks for that one is told that it is finished, since copies of it may live on, and a killer would begin
+//! anew. How far a source in a client is, nobody stores: after a restart, what came of it is not answered
+//! before that is heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,10 +30,16 @@ const MOST_DEATHS: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
     items: BTreeMap<(StageId, Lineage), Known>,
+    /// By source: all roots below this are finished.
+    watermarks: BTreeMap<StageId, u64>,
+    /// Sources of which it has yet to be heard how far they are.
+    unheard: BTreeSet<StageId>,
     /// When those who ask are to be answered again: a conviction is certain by then, or taken back.
     due: Option<Time>,
     /// Items whose deaths are to be stored anew.
     touched: BTreeSet<(StageId, Lineage)>,
+    #[cfg(any(test, feature = "planted-bugs"))]
+    forgets_finished: bool,
 }
 
 /// What is known of one item.
@@ -69,11 +78,11 @@ impl Known {
 
     /// What it is told when it wants to start; `fits` is that if it is no convict. None if it has to
     /// wait until its conviction is certain, or is taken back.
-    fn rule(&self, now: Time, fits: Verdict) -> Result<Verdict, Time> {
+    fn rule(&self, now: Time, fits: Verdict) -> Result<Verdict, Option<Time>> {
         let alone = self.deaths.iter().filter(|noted| noted.death.alone);
         match alone.map(|noted| noted.certain).min() {
             None => Ok(fits),
-            Some(certain) if certain > now => Err(certain),
+            Some(certain) if certain > now => Err(Some(certain)),
             Some(_) => Ok(Verdict::Convicted(self.history())),
         }
     }
@@ -88,6 +97,19 @@ impl Suspects {
     pub(super) fn restore(&mut self, item: (StageId, Lineage), deaths: Vec<Death>, certain: Time) {
         let noted = deaths.into_iter().map(|death| Noted { death, certain });
         self.items.entry(item).or_default().deaths.extend(noted);
+    }
+
+    /// Nothing is known yet of how far this source is.
+    pub(super) fn await_source(&mut self, source: StageId) {
+        self.unheard.insert(source);
+    }
+
+    fn is_finished(&self, lineage: &Lineage) -> bool {
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.forgets_finished {
+            return false;
+        }
+        self.watermarks.get(&lineage.source).is_some_and(|watermark| lineage.root < *watermark)
     }
 
     /// A task says which of its marked items are, or want to be, in process. Answers the verdicts.
@@ -111,9 +133,17 @@ impl Suspects {
         let mut verdicts = Vec::new();
         let mut done: BTreeSet<Lineage> = BTreeSet::new();
         for MarkedItem { lineage, state } in said {
+            let wants =
+                matches!(state, MarkState::Asking | MarkState::Holding | MarkState::Crowded);
+            if wants && self.is_finished(lineage) {
+                verdicts.push((lineage.clone(), Verdict::Finished));
+                continue;
+            }
+            let unheard = wants && self.unheard.contains(&lineage.source);
             let known = self.items.entry((task.stage, lineage.clone())).or_default();
             let was = before.get(lineage).map(|run| run.how);
             let ruling = match state {
+                _ if unheard => Err(None),
                 MarkState::Asking if known.deaths.is_empty() => Ok(Verdict::Run),
                 MarkState::Asking => known.rule(now, Verdict::Alone),
                 MarkState::Holding | MarkState::Crowded => known.rule(now, Verdict::Start),
@@ -141,7 +171,7 @@ impl Suspects {
             match ruling {
                 Ok(_) if matches!(state, MarkState::Running | MarkState::Alone) => {}
                 Ok(verdict) => verdicts.push((lineage.clone(), verdict)),
-                Err(certain) => self.due = Some(self.due.map_or(certain, |due| due.min(certain))),
+                Err(certain) => self.due = self.due.into_iter().chain(certain).min(),
             }
         }
         // What is not spoken of any more is not in process; whether it is done or was given back, it
@@ -227,7 +257,15 @@ impl Suspects {
     }
 
     /// All roots of a source below this are finished.
-    pub(super) fn below(&mut self, source: StageId, watermark: u64) {
+    pub(super) fn below(&mut self, now: Time, source: StageId, watermark: u64) {
+        if self.unheard.remove(&source) {
+            self.due = Some(now);
+        }
+        let known = self.watermarks.entry(source).or_default();
+        if watermark <= *known {
+            return;
+        }
+        *known = watermark;
         let finished = |lineage: &Lineage| lineage.source == source && lineage.root < watermark;
         let touched = &mut self.touched;
         self.items.retain(|item, known| {
@@ -268,6 +306,10 @@ impl Engine {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Some(task) = job.tasks.get(&epoch) else { return };
         let (process, task_id) = (task.process, task.id);
+        #[cfg(any(test, feature = "planted-bugs"))]
+        {
+            job.suspects.forgets_finished = self.config.forgets_finished;
+        }
         let verdicts = job.suspects.hear(now, task_id, process, &task.report.marked);
         let records = job.suspects.records(id);
         self.out.extend(records.into_iter().map(super::Command::Persist));

@@ -25,7 +25,7 @@ async fn a_job_runs_from_submission_to_its_final_status() {
     assert_eq!(coordinator.processes().await.unwrap().len(), 2);
 
     let view = client.view(|view| !view.tasks.is_empty()).await;
-    let source = SourceReport { watermark: 3, exhausted: Some(3), full: false };
+    let source = SourceReport { watermark: 3, exhausted: Some(3), ..SourceReport::default() };
     client.report(&view, |task| task.source = Some(source)).await;
     for process in [&mut worker, &mut client] {
         let ran = process.last.clone().unwrap();

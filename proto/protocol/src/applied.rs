@@ -1,13 +1,27 @@
-//! What a boundary has applied: so that nothing is applied twice.
+//! What a boundary has applied: so that nothing is applied twice, and nothing vanishes.
 //!
 //! A lineage that arrives is *fresh* or a duplicate. A duplicate is acked only when the first copy
 //! is: until then it waits beside it, because an ack says "safe", and nothing is safe yet. What
 //! lies below a source's watermark is finished everywhere; its state is forgotten, and a late copy
 //! is known by its root alone.
 //!
-//! Within a root, outputs of an expansion are kept as ranges. An expansion that is run again may
-//! disagree with its earlier run (its function does not keep its promise): the first end marker
-//! wins, and whatever contradicts it is *divergent*.
+//! # Expansions
+//!
+//! The first end marker of an expansion that arrives says how many outputs it has; outputs beyond
+//! are *divergent*, and dropped. But a rerun may come to its end earlier than the first run did: a
+//! timeout, a server that is busy. Its upstream is then acked for fewer outputs, and those that
+//! the first run lost on their way are never made again. So a later end with a lower count closes
+//! the places from there on that have not been applied; if there are any, an error has to be told
+//! ([`Verdict::Closes`]). Thus each root ends in all its values, or in an error that is told.
+//!
+//! A later end of the same or a higher count hides nothing: its run sent every output before it.
+//!
+//! # What is remembered
+//!
+//! Places are kept as ranges, by expansion. An expansion whose end and whose outputs have all been
+//! applied is *finished*, and becomes one place of the expansion that it is an output of, or of the
+//! roots. So memory follows what is open, and not what has passed. (Where a later stage drops
+//! outputs, nobody says so here, and such an expansion stays open until its root is finished.)
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,30 +30,53 @@ use crate::ids::StageId;
 use crate::lineage::{Lineage, Step};
 use crate::ranges::RangeSet;
 
+#[cfg(test)]
+mod tests;
+
 /// The lineages that have been applied, with those still waiting to be settled.
 #[derive(Clone, Debug, Default, Hash)]
 pub struct Applied {
     sources: BTreeMap<StageId, OfSource>,
     /// Applied and not yet settled, by [family](Lineage::family): the places.
     pending: BTreeMap<Lineage, RangeSet>,
-    /// The inputs of later copies, which wait for these.
-    waiting: BTreeMap<Lineage, Vec<u64>>,
+    /// The inputs of later copies, by what they wait for.
+    waiting: BTreeMap<Lineage, Vec<Waiter>>,
+}
+
+/// A later copy, or something that was dropped for what has been applied.
+#[derive(Clone, Debug, Hash)]
+struct Waiter {
+    input: u64,
+    /// All that came of this is to be safe; if unset, just what it waits for now.
+    under: Option<Lineage>,
 }
 
 #[derive(Clone, Debug, Default, Hash)]
 struct OfSource {
     watermark: u64,
-    /// Roots that arrived as themselves, without steps.
-    plain: RangeSet,
-    /// Roots that were expanded or broadcast on the way.
-    expanded: BTreeMap<u64, OfRoot>,
+    /// Roots that arrived as themselves, or are finished, by the branches behind them.
+    roots: BTreeMap<Vec<Step>, RangeSet>,
+    /// Roots with an expansion that is not finished.
+    open: BTreeMap<u64, OfRoot>,
 }
 
+/// The expansions of a root, by the steps of what was expanded.
+type OfRoot = BTreeMap<Vec<Step>, Expansion>;
+
 #[derive(Clone, Debug, Default, Hash)]
-struct OfRoot {
-    outputs: BTreeMap<Vec<Step>, RangeSet>,
-    branches: BTreeMap<Vec<Step>, RangeSet>,
-    ends: BTreeMap<Vec<Step>, u64>,
+struct Expansion {
+    /// Outputs that arrived as themselves, or are finished, by the branches behind them.
+    places: BTreeMap<Vec<Step>, RangeSet>,
+    end: Option<Ended>,
+}
+
+/// The end markers of an expansion that have been applied.
+#[derive(Clone, Copy, Debug, Hash)]
+struct Ended {
+    /// The lowest count: places from there on are closed.
+    count: u64,
+    /// The count of the first.
+    first: u64,
 }
 
 /// What a lineage that arrived is.
@@ -48,13 +85,29 @@ struct OfRoot {
 pub enum Verdict {
     /// Seen for the first time: apply it, and [`Applied::settle`] it when it is safe.
     Fresh,
+    /// An end marker that closes places which have not been applied: tell an error, its own or one
+    /// for it, and [`Applied::settle`] it when that is safe.
+    Closes,
     /// A copy of something that is safe: ack it.
     Safe,
     /// A copy of something that is not safe yet; it has been noted, and [`Applied::settle`] will
     /// hand it back.
     Waits,
-    /// It contradicts an end marker that was applied: drop it, ack it, count it.
-    Divergent,
+    /// It contradicts an end marker that was applied: drop it and count it. Ack it, unless it
+    /// `waits` for the marker as a copy does.
+    Divergent {
+        /// [`Applied::settle`] will hand it back.
+        waits: bool,
+    },
+}
+
+/// What has been applied already, of a lineage that arrived.
+enum Known {
+    New,
+    /// It, or all that ever comes of the first so many of its steps.
+    Finished(usize),
+    /// It is beyond the end of the expansion of the first so many of its steps.
+    Beyond(usize),
 }
 
 impl Applied {
@@ -72,14 +125,40 @@ impl Applied {
         }
         let (family, place) = (lineage.family(), lineage.place().unwrap_or(0));
         if self.pending.get(&family).is_some_and(|places| places.contains(place)) {
-            self.waiting.entry(lineage.clone()).or_default().push(input);
+            self.wait(lineage.clone(), Waiter { input, under: None });
             return Verdict::Waits;
         }
-        let verdict = source.apply(lineage);
-        if verdict == Verdict::Fresh {
-            self.pending.entry(family).or_default().insert(place);
+        let under = |steps: usize| Lineage {
+            source: lineage.source,
+            root: lineage.root,
+            steps: lineage.steps[..steps].to_vec(),
+        };
+        match source.look_up(lineage) {
+            Known::Finished(steps) => self.copy(input, under(steps)),
+            Known::Beyond(steps) => {
+                let waits = self.copy(input, under(steps)) == Verdict::Waits;
+                Verdict::Divergent { waits }
+            }
+            Known::New => {
+                let verdict = source.apply(lineage);
+                match verdict {
+                    Verdict::Fresh | Verdict::Closes => {
+                        self.pending.entry(family).or_default().insert(place);
+                        verdict
+                    }
+                    _ => {
+                        // An end marker that says nothing new.
+                        let copy = self.copy(input, under(lineage.steps.len() - 1));
+                        match verdict {
+                            Verdict::Divergent { .. } => {
+                                Verdict::Divergent { waits: copy == Verdict::Waits }
+                            }
+                            _ => copy,
+                        }
+                    }
+                }
+            }
         }
-        verdict
     }
 
     /// So many items, of this lineage and those that follow it, arrived. If they are known at a glance
@@ -111,7 +190,8 @@ impl Applied {
             return Vec::new();
         }
         let waited = (0..count).filter_map(|n| self.waiting.remove(&first.after(n)));
-        waited.flatten().collect()
+        let waited: Vec<Waiter> = waited.flatten().collect();
+        waited.into_iter().filter_map(|waiter| self.release(waiter)).collect()
     }
 
     /// All roots of the source below the watermark are acked: forgets them.
@@ -119,183 +199,214 @@ impl Applied {
         let source = self.sources.entry(source).or_default();
         if watermark > source.watermark {
             source.watermark = watermark;
-            source.plain.forget_below(watermark);
-            source.expanded = source.expanded.split_off(&watermark);
+            source.roots.values_mut().for_each(|roots| roots.forget_below(watermark));
+            source.open = source.open.split_off(&watermark);
         }
     }
 
-    /// How many roots and ranges it remembers: what the window bounds.
+    /// How many ranges, expansions and waiting copies it remembers: what the window bounds.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let of_root = |r: &OfRoot| {
-            r.outputs.values().map(RangeSet::range_count).sum::<usize>() + r.ends.len()
+        let ranges = |sets: &BTreeMap<Vec<Step>, RangeSet>| {
+            sets.values().map(RangeSet::range_count).sum::<usize>()
         };
-        self.sources
-            .values()
-            .map(|s| s.plain.range_count() + s.expanded.values().map(of_root).sum::<usize>())
-            .sum()
+        let of_root = |root: &OfRoot| root.values().map(|e| 1 + ranges(&e.places)).sum::<usize>();
+        let of_source =
+            |s: &OfSource| ranges(&s.roots) + s.open.values().map(of_root).sum::<usize>();
+        self.sources.values().map(of_source).sum::<usize>()
+            + self.pending.values().map(RangeSet::range_count).sum::<usize>()
+            + self.waiting.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// A copy of what came of an item: it waits for as long as anything of that is not safe.
+    fn copy(&mut self, input: u64, under: Lineage) -> Verdict {
+        match self.release(Waiter { input, under: Some(under) }) {
+            Some(_) => Verdict::Safe,
+            None => Verdict::Waits,
+        }
+    }
+
+    /// Answers the input if it has nothing more to wait for.
+    fn release(&mut self, waiter: Waiter) -> Option<u64> {
+        match waiter.under.as_ref().and_then(|under| self.pending_under(under)) {
+            None => Some(waiter.input),
+            Some(lineage) => {
+                self.wait(lineage, waiter);
+                None
+            }
+        }
+    }
+
+    fn wait(&mut self, lineage: Lineage, waiter: Waiter) {
+        self.waiting.entry(lineage).or_default().push(waiter);
+    }
+
+    /// Something that came of this item and is not safe yet, the item itself included.
+    fn pending_under(&self, item: &Lineage) -> Option<Lineage> {
+        let (family, place) = (item.family(), item.place().unwrap_or(0));
+        if self.pending.get(&family).is_some_and(|places| places.contains(place)) {
+            return Some(item.clone());
+        }
+        let of_item = |family: &Lineage| {
+            (family.source, family.root) == (item.source, item.root)
+                && family.steps.starts_with(&item.steps)
+        };
+        // Families of the item itself, and of roots, begin as it does and are no part of it.
+        let behind = |family: &Lineage| {
+            let behind = family.steps.get(item.steps.len()..).unwrap_or_default();
+            behind.iter().any(|step| !matches!(step, Step::Branch(_)))
+        };
+        let families = self.pending.range(item.clone()..).take_while(|(family, _)| of_item(family));
+        let mut families = families.filter(|(family, _)| behind(family));
+        families.find_map(|(family, places)| Some(family.after(places.iter().next()?.start)))
     }
 }
 
+impl Expansion {
+    /// Whether all these places have been applied. Of branches it is not known how many there are,
+    /// so what lies in them never counts as all.
+    fn covers(&self, places: &Range<u64>) -> bool {
+        let all = self.places.get(&[][..]);
+        places.is_empty() || all.is_some_and(|all| all.covers(places))
+    }
+
+    /// One that closed places is kept, so that what comes late for them is known for what it is.
+    fn is_finished(&self) -> bool {
+        self.end.is_some_and(|end| end.count == end.first && self.covers(&(0..end.count)))
+    }
+
+    fn is_beyond(&self, place: u64) -> bool {
+        self.end.is_some_and(|end| place >= end.count)
+    }
+
+    fn has(&self, place: u64, branches: &[Step]) -> bool {
+        self.places.get(branches).is_some_and(|places| places.contains(place))
+    }
+}
+
+/// The branches that begin these steps.
+fn branches(steps: &[Step]) -> &[Step] {
+    let count = steps.iter().take_while(|step| matches!(step, Step::Branch(_))).count();
+    &steps[..count]
+}
+
+/// The outputs on the way: where each stands among the steps, which it is, and the branches behind it.
+fn outputs(steps: &[Step]) -> impl DoubleEndedIterator<Item = (usize, u64, &[Step])> {
+    steps.iter().enumerate().filter_map(move |(at, step)| match step {
+        Step::Output(place) => Some((at, *place, branches(&steps[at + 1..]))),
+        _ => None,
+    })
+}
+
 impl OfSource {
+    fn look_up(&self, lineage: &Lineage) -> Known {
+        let steps = match lineage.steps.split_last() {
+            Some((Step::End(_), head)) => head,
+            _ => &lineage.steps,
+        };
+        let first = branches(steps);
+        if self.roots.get(first).is_some_and(|roots| roots.contains(lineage.root)) {
+            return Known::Finished(first.len());
+        }
+        let Some(root) = self.open.get(&lineage.root) else { return Known::New };
+        let mut beyond = None;
+        for (at, place, branches) in outputs(steps) {
+            let Some(expansion) = root.get(&steps[..at]) else { continue };
+            if expansion.has(place, branches) {
+                return Known::Finished(at + 1 + branches.len());
+            }
+            if expansion.is_beyond(place) {
+                beyond.get_or_insert(at);
+            }
+        }
+        beyond.map_or(Known::New, Known::Beyond)
+    }
+
     /// Applies all of these places if none has been, and it is clear that none may not be.
     fn apply_fresh(&mut self, first: &Lineage, places: &Range<u64>) -> bool {
-        let set = match first.steps.split_last() {
-            None => &mut self.plain,
-            Some((Step::Output(_), prefix)) => {
-                let root = self.expanded.entry(first.root).or_default();
-                if !root.ends.is_empty() {
-                    return false;
-                }
-                root.outputs.entry(prefix.to_vec()).or_default()
+        let Some((at, _, behind)) = outputs(&first.steps).next_back() else {
+            let roots = self.roots.entry(first.steps.clone()).or_default();
+            let fresh = !roots.touches(places);
+            if fresh {
+                roots.insert_range(places.clone());
             }
-            Some(_) => return false,
+            return fresh;
         };
-        let fresh = !set.touches(places);
+        if !matches!(self.look_up(first), Known::New) {
+            return false;
+        }
+        let root = self.open.entry(first.root).or_default();
+        let expansion = root.entry(first.steps[..at].to_vec()).or_default();
+        let set = expansion.places.entry(behind.to_vec()).or_default();
+        let fresh = !set.touches(places) && expansion.end.is_none_or(|end| places.end <= end.count);
         if fresh {
             set.insert_range(places.clone());
+            if expansion.is_finished() {
+                self.finish(first.root, first.steps[..at].to_vec());
+            }
         }
         fresh
     }
 
+    /// Applies what is new; an end marker may turn out to say nothing new.
     fn apply(&mut self, lineage: &Lineage) -> Verdict {
-        let Some((last, prefix)) = lineage.steps.split_last() else {
-            return fresh_if(self.plain.insert(lineage.root));
-        };
-        let root = self.expanded.entry(lineage.root).or_default();
-        for (i, step) in lineage.steps.iter().enumerate() {
-            if let Step::Output(n) = step
-                && root.ends.get(&lineage.steps[..i]).is_some_and(|count| n >= count)
-            {
-                return Verdict::Divergent;
+        let (expanded, verdict) = match lineage.steps.split_last() {
+            Some((Step::End(count), expanded)) => {
+                let root = self.open.entry(lineage.root).or_default();
+                let expansion = root.entry(expanded.to_vec()).or_default();
+                let verdict = match expansion.end {
+                    None => {
+                        expansion.end = Some(Ended { count: *count, first: *count });
+                        Verdict::Fresh
+                    }
+                    Some(end) if *count == end.count || *count == end.first => Verdict::Safe,
+                    Some(end) if *count > end.count => Verdict::Divergent { waits: false },
+                    Some(end) if expansion.covers(&(*count..end.count)) => Verdict::Safe,
+                    Some(end) => {
+                        expansion.end = Some(Ended { count: *count, ..end });
+                        Verdict::Closes
+                    }
+                };
+                (expanded, verdict)
             }
-        }
-        match *last {
-            Step::Output(n) => fresh_if(root.outputs.entry(prefix.to_vec()).or_default().insert(n)),
-            Step::Branch(n) => {
-                fresh_if(root.branches.entry(prefix.to_vec()).or_default().insert(n.into()))
-            }
-            Step::End(count) => match root.ends.get(prefix) {
-                Some(first) if *first != count => Verdict::Divergent,
-                Some(_) => Verdict::Safe,
+            _ => match outputs(&lineage.steps).next_back() {
+                Some((at, place, behind)) => {
+                    let root = self.open.entry(lineage.root).or_default();
+                    let expansion = root.entry(lineage.steps[..at].to_vec()).or_default();
+                    expansion.places.entry(behind.to_vec()).or_default().insert(place);
+                    (&lineage.steps[..at], Verdict::Fresh)
+                }
                 None => {
-                    root.ends.insert(prefix.to_vec(), count);
-                    Verdict::Fresh
+                    self.roots.entry(lineage.steps.clone()).or_default().insert(lineage.root);
+                    return Verdict::Fresh;
                 }
             },
-        }
-    }
-}
-
-const fn fresh_if(new: bool) -> Verdict {
-    if new { Verdict::Fresh } else { Verdict::Safe }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const S: StageId = StageId(0);
-
-    fn root(n: u64) -> Lineage {
-        Lineage::root(S, n)
+        };
+        self.finish(lineage.root, expanded.to_vec());
+        verdict
     }
 
-    #[test]
-    fn a_copy_waits_for_the_first_and_is_acked_with_it() {
-        let mut applied = Applied::new();
-        assert_eq!(applied.apply(&root(3), 10), Verdict::Fresh);
-        assert_eq!(applied.apply(&root(3), 11), Verdict::Waits);
-        assert_eq!(applied.apply(&root(3), 12), Verdict::Waits);
-        assert_eq!(applied.settle(&root(3), 1), [11, 12]);
-        assert_eq!(applied.apply(&root(3), 13), Verdict::Safe);
-    }
-
-    #[test]
-    fn the_first_end_of_an_expansion_wins() {
-        let mut applied = Applied::new();
-        let out = |n| root(0).with(Step::Output(n));
-        assert_eq!(applied.apply(&out(0), 0), Verdict::Fresh);
-        assert_eq!(applied.apply(&root(0).with(Step::End(2)), 1), Verdict::Fresh);
-        assert_eq!(applied.apply(&out(1), 2), Verdict::Fresh);
-        assert_eq!(applied.apply(&out(2), 3), Verdict::Divergent);
-        assert_eq!(applied.apply(&out(2).with(Step::Output(0)), 3), Verdict::Divergent);
-        assert_eq!(applied.apply(&root(0).with(Step::End(3)), 4), Verdict::Divergent);
-        assert_eq!(applied.apply(&root(0).with(Step::End(2)), 5), Verdict::Waits);
-    }
-
-    #[test]
-    fn below_the_watermark_everything_is_a_copy_and_nothing_is_remembered() {
-        let mut applied = Applied::new();
-        for n in 0..10 {
-            let lineage = root(n).with(Step::Output(n));
-            assert_eq!(applied.apply(&lineage, n), Verdict::Fresh);
-            assert!(applied.settle(&lineage, 1).is_empty());
-        }
-        applied.advance(S, 9);
-        assert_eq!(applied.weight(), 1);
-        assert_eq!(applied.apply(&root(3).with(Step::Output(77)), 0), Verdict::Safe);
-        applied.advance(S, 4);
-        assert_eq!(applied.apply(&root(8), 0), Verdict::Safe, "a watermark does not fall");
-    }
-
-    fn lineages() -> impl Strategy<Value = Lineage> {
-        let step = prop_oneof![(0u64..3).prop_map(Step::Output), (0u32..2).prop_map(Step::Branch),];
-        (0u64..4, prop::collection::vec(step, 0..3)).prop_map(|(n, steps)| Lineage {
-            source: S,
-            root: n,
-            steps,
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_run_is_applied_as_its_items_are(
-            arrivals in prop::collection::vec((lineages(), 1u64..4, any::<bool>()), 0..60),
-        ) {
-            let (mut runs, mut items) = (Applied::new(), Applied::new());
-            for (input, (first, count, settle)) in arrivals.into_iter().enumerate() {
-                let input = input as u64;
-                let all = || (0..count).map(|n| first.after(n));
-                let one_by_one: Vec<_> = all().map(|l| items.apply(&l, input)).collect();
-                if runs.apply_fresh(&first, count) {
-                    prop_assert!(one_by_one.iter().all(|verdict| *verdict == Verdict::Fresh));
-                } else {
-                    let verdicts: Vec<_> = all().map(|l| runs.apply(&l, input)).collect();
-                    prop_assert_eq!(verdicts, one_by_one);
+    /// An expansion that is finished is a place of what it is part of; which may be finished by that.
+    fn finish(&mut self, root: u64, mut expanded: Vec<Step>) {
+        while let Some(of_root) = self.open.get_mut(&root)
+            && of_root.get(&expanded).is_some_and(Expansion::is_finished)
+        {
+            let within = of_root.range(expanded.clone()..);
+            let within = within.map(|(steps, _)| steps).take_while(|s| s.starts_with(&expanded));
+            let within: Vec<Vec<Step>> = within.cloned().collect();
+            within.iter().for_each(|steps| drop(of_root.remove(steps)));
+            let part_of = outputs(&expanded).next_back().map(|(at, place, _)| (at, place));
+            let Some((at, place)) = part_of else {
+                if of_root.is_empty() {
+                    self.open.remove(&root);
                 }
-                if settle {
-                    let waited: Vec<u64> = all().flat_map(|l| items.settle(&l, 1)).collect();
-                    prop_assert_eq!(runs.settle(&first, count), waited);
-                }
-            }
-            prop_assert_eq!(runs.weight(), items.weight());
-        }
-
-        #[test]
-        fn a_lineage_is_fresh_once(arrivals in prop::collection::vec((lineages(), any::<bool>()), 0..80)) {
-            let (mut applied, mut seen, mut unsettled) = (Applied::new(), BTreeSet::new(), BTreeSet::new());
-            for (input, (lineage, settle)) in arrivals.into_iter().enumerate() {
-                let verdict = applied.apply(&lineage, input as u64);
-                let expected = if seen.insert(lineage.clone()) {
-                    unsettled.insert(lineage.clone());
-                    Verdict::Fresh
-                } else if unsettled.contains(&lineage) {
-                    Verdict::Waits
-                } else {
-                    Verdict::Safe
-                };
-                prop_assert_eq!(verdict, expected);
-                if settle {
-                    let waited = applied.settle(&lineage, 1);
-                    prop_assert!(waited.is_empty() || unsettled.contains(&lineage));
-                    unsettled.remove(&lineage);
-                }
-            }
+                self.roots.entry(expanded).or_default().insert(root);
+                return;
+            };
+            let behind = expanded.split_off(at + 1);
+            expanded.truncate(at);
+            let parent = of_root.entry(expanded.clone()).or_default();
+            parent.places.entry(behind).or_default().insert(place);
         }
     }
 }

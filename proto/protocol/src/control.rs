@@ -233,6 +233,8 @@ pub struct TaskReport {
     pub oldest: Vec<(StageId, u64)>,
     /// Marked items that are, or want to be, in process: no more than its slots.
     pub marked: Vec<MarkedItem>,
+    /// It has had a link to a task downstream.
+    pub reached: bool,
 }
 
 /// Why a task ended.
@@ -255,6 +257,9 @@ pub struct SourceReport {
     pub exhausted: Option<u64>,
     /// Its window has no room: the root at the watermark keeps it from admitting more.
     pub full: bool,
+    /// It has reached none of the tasks that it sends to for two leases, although the coordinator
+    /// counts them as alive.
+    pub cut_off: bool,
 }
 
 /// Counters (since the task began) and gauges (now) of a task. The end marker of an

@@ -133,11 +133,13 @@ pub enum ErrorKind {
     TooLarge,
     /// It was in process whenever its process died: it is not tried again.
     Crashed,
+    /// An expansion made fewer outputs when it ran again, and some of those it made before are missing.
+    Divergent,
 }
 
 impl ErrorKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Failed,
         Self::Timeout,
         Self::Panicked,
@@ -145,6 +147,7 @@ impl ErrorKind {
         Self::Encode,
         Self::TooLarge,
         Self::Crashed,
+        Self::Divergent,
     ];
 
     /// Its name as people and files see it.
@@ -158,6 +161,7 @@ impl ErrorKind {
             Self::Encode => "encode",
             Self::TooLarge => "too_large",
             Self::Crashed => "crashed",
+            Self::Divergent => "divergent",
         }
     }
 }

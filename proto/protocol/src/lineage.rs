@@ -101,6 +101,12 @@ impl Lineage {
         }
     }
 
+    /// Whether those that follow it are of other roots.
+    #[must_use]
+    pub fn is_of_roots(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step, Step::Branch(_)))
+    }
+
     /// Whether it is the end marker of an expansion, which every later stage passes on untouched.
     #[must_use]
     pub fn is_end(&self) -> bool {

@@ -183,6 +183,22 @@ impl Pipeline {
         self.channels().filter(move |(_, c)| c.to == stage)
     }
 
+    /// The names of the expansions on the way to a stage, the first one first. Where branches meet, the
+    /// way is that through the first of them.
+    pub(crate) fn expansions_before(&self, stage: StageId) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut at = stage;
+        // No way is longer, were it a circle.
+        for _ in 0..self.stages.len() {
+            let Some((_, channel)) = self.inputs(at).next() else { break };
+            at = channel.from;
+            let expansion = self.stage(at).filter(|stage| stage.op == Op::FlatMap);
+            names.extend(expansion.map(|stage| stage.name.clone()));
+        }
+        names.reverse();
+        names
+    }
+
     /// The channels that lead out of a stage.
     pub fn outputs(&self, stage: StageId) -> impl Iterator<Item = (ChannelId, &Channel)> {
         self.channels().filter(move |(_, c)| c.from == stage)

@@ -91,6 +91,13 @@ impl RangeSet {
             && self.ranges.range(..range.end).next_back().is_some_and(|(_, &e)| e > range.start)
     }
 
+    /// Whether every number of the range is in the set.
+    #[must_use]
+    pub fn covers(&self, range: &Range<u64>) -> bool {
+        range.is_empty()
+            || self.ranges.range(..=range.start).next_back().is_some_and(|(_, &e)| e >= range.end)
+    }
+
     /// The range in ascending order, as parts that are in the set and parts that are not.
     #[must_use]
     pub fn parts(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {

@@ -13,6 +13,9 @@
 //! whatever is lost or late; that is why no innocent item is ever convicted.
 //!
 //! States are levels, reported until they change; answers that are repeated or late change nothing.
+//!
+//! When the root of an item is complete, what is known of its deaths is forgotten. Copies of it may
+//! live on; one that asks is told [`Verdict::Finished`], so that a killer does not begin anew.
 
 use crate::ids::{Incarnation, JobId, TaskId, Term};
 use crate::lineage::Lineage;
@@ -70,6 +73,8 @@ pub enum Verdict {
     Start,
     /// To `Asking`, `Holding` or `Crowded`: it is not to start, but to become an error item.
     Convicted(Vec<Death>),
+    /// To `Asking`, `Holding` or `Crowded`: its root is complete, this is a copy, and need not run.
+    Finished,
     /// To `Away` or `Done`: it is noted that it is not in process.
     Left,
 }

@@ -13,6 +13,7 @@ wire_enum!(ErrorKind = ErrorKind {
     Encode = Encode,
     TooLarge = TooLarge,
     Crashed = Crashed,
+    Divergent = Divergent,
 });
 
 impl Wire for ItemError {

@@ -45,6 +45,7 @@ impl Wire for TaskReport {
             over_budget: self.over_budget,
             oldest: encode_roots(&self.oldest),
             marked: encode_list(&self.marked),
+            reached: self.reached,
         }
     }
 
@@ -58,6 +59,7 @@ impl Wire for TaskReport {
             over_budget: p.over_budget,
             oldest: decode_roots(p.oldest),
             marked: list(p.marked, "marked")?,
+            reached: p.reached,
         })
     }
 }
@@ -87,11 +89,21 @@ impl Wire for SourceReport {
     type Proto = v1::SourceReport;
 
     fn encode(&self) -> v1::SourceReport {
-        v1::SourceReport { watermark: self.watermark, exhausted: self.exhausted, full: self.full }
+        v1::SourceReport {
+            watermark: self.watermark,
+            exhausted: self.exhausted,
+            full: self.full,
+            cut_off: self.cut_off,
+        }
     }
 
     fn decode(p: v1::SourceReport) -> Result<Self, DecodeError> {
-        Ok(Self { watermark: p.watermark, exhausted: p.exhausted, full: p.full })
+        Ok(Self {
+            watermark: p.watermark,
+            exhausted: p.exhausted,
+            full: p.full,
+            cut_off: p.cut_off,
+        })
     }
 }
 

@@ -77,6 +77,7 @@ impl Wire for (Lineage, Verdict) {
             Verdict::Convicted(deaths) => {
                 Answer::Convicted(v1::Convicted { deaths: encode_list(deaths) })
             }
+            Verdict::Finished => Answer::Finished(v1::Empty {}),
             Verdict::Left => Answer::Left(v1::Empty {}),
         };
         v1::Verdict { lineage: Some(self.0.encode()), verdict: Some(answer) }
@@ -90,6 +91,7 @@ impl Wire for (Lineage, Verdict) {
             Answer::Convicted(c) => {
                 Verdict::Convicted(list(c.deaths, "deaths").map_err(|e| e.at("convicted"))?)
             }
+            Answer::Finished(_) => Verdict::Finished,
             Answer::Left(_) => Verdict::Left,
         };
         Ok((required(p.lineage, "lineage")?, verdict))

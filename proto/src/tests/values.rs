@@ -481,6 +481,7 @@ fn verdicts() -> impl Strategy<Value = Verdicts> {
         Just(Verdict::Start),
         vec(death, 0..4).prop_map(Verdict::Convicted),
         Just(Verdict::Left),
+        Just(Verdict::Finished),
     ];
     (any::<u64>(), number(), task_id(), vec((lineage(), verdict), 0..4)).prop_map(
         |(job, term, task, verdicts)| Verdicts {
@@ -498,13 +499,18 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
         Just(TaskEnd::LostLinks),
         text().prop_map(TaskEnd::Failed),
     ]);
-    let source = option::of(
-        (number(), option::of(number()), any::<bool>())
-            .prop_map(|(watermark, exhausted, full)| SourceReport { watermark, exhausted, full }),
-    );
-    let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3));
+    let source =
+        option::of((number(), option::of(number()), any::<bool>(), any::<bool>()).prop_map(
+            |(watermark, exhausted, full, cut_off)| SourceReport {
+                watermark,
+                exhausted,
+                full,
+                cut_off,
+            },
+        ));
+    let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3), any::<bool>());
     (task_id(), ended, stats(), source, rest).prop_map(
-        |(id, ended, stats, source, (cut, over_budget, oldest, marked))| TaskReport {
+        |(id, ended, stats, source, (cut, over_budget, oldest, marked, reached))| TaskReport {
             id,
             ended,
             stats,
@@ -513,6 +519,7 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
             over_budget,
             oldest,
             marked,
+            reached,
         },
     )
 }

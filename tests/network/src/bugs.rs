@@ -6,7 +6,7 @@ use crate::many;
 
 /// What this bed catches. The others need schedules that are rare among real timers; the simulation of the
 /// pure machines finds those.
-const CAUGHT: [Bug; 7] = [
+const CAUGHT: [Bug; 8] = [
     Bug::EarlyAck,
     Bug::AckedAfterFirstChild,
     Bug::NoDeduplication,
@@ -14,6 +14,7 @@ const CAUGHT: [Bug; 7] = [
     Bug::ForgottenUnacked,
     Bug::WatermarkTooHigh,
     Bug::ReturnTakenAsAck,
+    Bug::LowerEndSwallowed,
 ];
 
 /// A bug by its name.

@@ -86,10 +86,11 @@ pub(crate) fn build(
     for (number, name) in WORKERS.into_iter().enumerate() {
         let asked = hosts.leave.entry(name).or_default().clone();
         let limits = settings.limits;
-        sim.host(name, move || worker(number, name, limits, asked.clone()));
+        let chance = workload.chance();
+        sim.host(name, move || worker(number, name, limits, chance, asked.clone()));
     }
     let seen = Rc::new(RefCell::new(Seen {
-        oracle: Oracle::new(workload.expected()),
+        oracle: Oracle::new(workload),
         figures: BTreeMap::new(),
         failure: None,
         over: false,
@@ -112,10 +113,11 @@ async fn worker(
     number: usize,
     name: &'static str,
     limits: Limits,
+    chance: Option<u64>,
     leave: Rc<Notify>,
 ) -> turmoil::Result {
     let connections = net::listen(LINK_PORT).await?;
-    let mut worker = Worker::new(workload::registry(number), coordinator_address())
+    let mut worker = Worker::new(workload::registry(number, chance), coordinator_address())
         .name(name)
         .limits(limits)
         .dialler(net::dialler())

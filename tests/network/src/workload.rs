@@ -3,13 +3,12 @@
 //!
 //! *numbers → work → split → finish → results*. Each value is a number that looks random and is made from
 //! the one before, so a result names itself; every function fails on some, and an expansion may fail after
-//! its outputs.
+//! its outputs. In half of the seeds calls also fail by chance, whatever their input, as they do at a timeout.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 use stageline::{Error, Registry, Stage, StageError, Stream};
 
 const WORK: Stage<Item, Item> = Stage::named("work");
@@ -30,6 +29,8 @@ pub(crate) struct Workload {
     /// Slots of the three stages.
     workers: [u32; 3],
     buffers: [Option<u32>; 3],
+    /// One step of a call in so many fails, whatever its input.
+    chance: Option<u64>,
 }
 
 impl Workload {
@@ -40,12 +41,13 @@ impl Workload {
             roots: rng.u64(200..400),
             workers: std::array::from_fn(|_| rng.u32(3..12)),
             buffers: std::array::from_fn(|_| buffers[rng.usize(..buffers.len())]),
+            chance: rng.bool().then_some(25),
         }
     }
 
     /// The pipeline, without its terminal.
     pub(crate) fn stream(self) -> Stream<Item> {
-        let roots = (0..self.roots).map(move |number| item(mix(self.seed, number + 1)));
+        let roots = (0..self.roots).map(move |number| item(self.root(number)));
         let [work, split, finish] = self.workers;
         let stream = Stream::from_iter(roots).try_map(WORK).workers(work);
         let stream = buffer(stream, self.buffers[0]).try_flat_map(SPLIT).workers(split);
@@ -53,22 +55,17 @@ impl Workload {
         buffer(stream, self.buffers[2])
     }
 
-    /// What must come out, each once.
-    pub(crate) fn expected(self) -> BTreeSet<Outcome> {
-        let mut expected = BTreeSet::new();
-        for number in 0..self.roots {
-            let value = match work(mix(self.seed, number + 1)) {
-                Ok(value) => value,
-                Err(message) => {
-                    expected.insert(Err(message));
-                    continue;
-                }
-            };
-            let (outputs, end) = split(value);
-            expected.extend(outputs.into_iter().map(finish));
-            expected.extend(end.map(Err));
-        }
-        expected
+    pub(crate) const fn roots(self) -> u64 {
+        self.roots
+    }
+
+    /// What a root is.
+    pub(crate) const fn root(self, number: u64) -> u64 {
+        mix(self.seed, number + 1)
+    }
+
+    pub(crate) const fn chance(self) -> Option<u64> {
+        self.chance
     }
 }
 
@@ -91,50 +88,78 @@ pub(crate) fn outcome(result: Result<Item, Error>) -> Result<Outcome, String> {
     }
 }
 
-/// The functions of one of the three workers: each function is on two of them.
-pub(crate) fn registry(worker: usize) -> Registry {
+/// The functions of one of the three workers: each function is on two of them. `chance`: one step of a call
+/// in so many fails.
+pub(crate) fn registry(worker: usize, chance: Option<u64>) -> Registry {
     let mut registry = Registry::new();
     if worker != 0 {
-        registry = registry.try_map(WORK, |(value, _): Item| async move {
+        registry = registry.try_map(WORK, move |(value, _): Item| async move {
             pause(value).await;
+            by_chance(chance, || by_chance_at("work", value))?;
             work(value).map(item).map_err(failure)
         });
     }
     if worker != 1 {
-        registry = registry.try_flat_map(SPLIT, |(value, _): Item| {
+        registry = registry.try_flat_map(SPLIT, move |(value, _): Item| {
             let (outputs, end) = split(value);
             let outputs = outputs.into_iter().map(|output| Ok(item(output)));
             let end = end.map(|message| Err(failure(message)));
-            stream::iter(outputs.chain(end)).then(move |output| async move {
+            let steps = outputs.chain(end).chain([Ok(item(END))]).enumerate();
+            let steps = stream::iter(steps).then(move |(made, output)| async move {
                 pause(value).await;
+                by_chance(chance, || split_by_chance(value, made as u64))?;
                 output
-            })
+            });
+            // The last step is none but for its chance to fail.
+            steps.filter(|step| future::ready(!matches!(step, Ok((END, _)))))
         });
     }
     if worker != 2 {
-        registry = registry.try_map(FINISH, |(value, _): Item| async move {
+        registry = registry.try_map(FINISH, move |(value, _): Item| async move {
             pause(value).await;
+            by_chance(chance, || by_chance_at("finish", value))?;
             finish(value).map(item).map_err(failure)
         });
     }
     registry
 }
 
+/// No value: the end of an expansion's steps.
+const END: u64 = u64::MAX;
+
+/// Fails once in so many times. All processes draw from the seed, one after the other.
+fn by_chance(one_in: Option<u64>, message: impl Fn() -> String) -> Result<(), StageError> {
+    match one_in {
+        Some(one_in) if fastrand::u64(..one_in) == 0 => Err(failure(message())),
+        _ => Ok(()),
+    }
+}
+
+/// The message of a call that fails by chance.
+pub(crate) fn by_chance_at(stage: &str, value: u64) -> String {
+    format!("by chance: {stage} {value}")
+}
+
+/// The message of an expansion that fails by chance after so many outputs.
+pub(crate) fn split_by_chance(value: u64, made: u64) -> String {
+    format!("by chance: split {value} after {made}")
+}
+
 fn failure(message: String) -> StageError {
     StageError::msg(message).permanent()
 }
 
-fn work(value: u64) -> Outcome {
+pub(crate) fn work(value: u64) -> Outcome {
     unless(13, "work", value)?;
     Ok(mix(value, 1))
 }
 
-fn split(value: u64) -> (Vec<u64>, Option<String>) {
+pub(crate) fn split(value: u64) -> (Vec<u64>, Option<String>) {
     let outputs = (0..mix(value, 2) % 4).map(|i| mix(value, 100 + i)).collect();
     (outputs, unless(11, "split", value).err())
 }
 
-fn finish(value: u64) -> Outcome {
+pub(crate) fn finish(value: u64) -> Outcome {
     unless(17, "finish", value)?;
     Ok(mix(value, 3))
 }

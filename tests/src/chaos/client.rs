@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use stageline::{Client, JobError, JobStatus, Results, Stream, TaskStats};
 
-use super::work::{KEEP, ONE, PAIR, ROOTS, Shape, THREE, TWO};
+use super::work::{FLAKY, FLAKY_OUTPUTS, KEEP, ONE, PAIR, ROOTS, Shape, THREE, TWO};
 
 /// Results that are written together, at the most.
 const CHUNK: usize = 256;
@@ -104,6 +104,11 @@ async fn job(order: &Order, journal: &mut Journal) -> anyhow::Result<Result<Figu
     let results = match order.shape {
         Shape::Plain => numbers.map(ONE).map(TWO).map(THREE).results(&client),
         Shape::Spread => Stream::source(ROOTS).map(ONE).flat_map(PAIR).map(THREE).results(&client),
+        Shape::Flaky => Stream::from_iter(0..order.items / FLAKY_OUTPUTS)
+            .map(ONE)
+            .try_flat_map(FLAKY)
+            .map(THREE)
+            .results(&client),
         Shape::Sink => {
             let kept = numbers.map(ONE).map(TWO).for_each(KEEP, &client).await;
             client.close().await;

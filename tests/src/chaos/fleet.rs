@@ -243,7 +243,7 @@ impl Fleet {
     #[must_use]
     pub fn progress(&self, job: &Running) -> usize {
         let file = match job.shape {
-            Shape::Plain | Shape::Spread => job.to.with_extension("results"),
+            Shape::Plain | Shape::Spread | Shape::Flaky => job.to.with_extension("results"),
             Shape::Sink => return self.traced("kept-"),
         };
         std::fs::read_to_string(file).map_or(0, |text| text.lines().count())

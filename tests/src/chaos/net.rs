@@ -91,6 +91,29 @@ impl Net {
         self.change("del", name, cut);
     }
 
+    /// Parts two processes, which go on reaching all others.
+    ///
+    /// # Panics
+    /// When the route cannot be set.
+    pub fn part(&self, one: &str, other: &str) {
+        self.between("add", one, other);
+    }
+
+    /// Ends that.
+    ///
+    /// # Panics
+    /// When they were not parted.
+    pub fn join(&self, one: &str, other: &str) {
+        self.between("del", one, other);
+    }
+
+    fn between(&self, what: &str, one: &str, other: &str) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (own, to) = (self.namespace(from), format!("{}/32", self.address(to)));
+            ip(&["-n", &own, "route", what, "blackhole", &to]).expect("a route is set");
+        }
+    }
+
     fn change(&self, what: &str, name: &str, cut: Cut) {
         let hub = self.namespace("hub");
         if cut != Cut::Out {

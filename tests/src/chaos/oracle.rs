@@ -1,10 +1,10 @@
 //! Compares what came out of a job with what had to: count and content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::client::{Entry, Figures};
-use super::work::{Shape, kept};
+use super::work::{FLAKY_OUTPUTS, Shape, kept, parse_by_chance};
 use crate::functions::read_trace;
 
 /// What came out of one job, or of several.
@@ -22,8 +22,10 @@ pub struct Verdict {
     pub twice: u64,
     /// Results that were not due at all, and sink calls whose key was another than before.
     pub wrong: u64,
-    /// Items that came out as errors: none may.
+    /// Items that came out as errors, and should not.
     pub convicted: u64,
+    /// Expansions that failed by chance, and were told.
+    pub told: u64,
     /// What went wrong beside that.
     pub faults: Vec<String>,
     /// Figures of the jobs, summed; the longest pause of all.
@@ -47,7 +49,7 @@ impl Verdict {
         println!(
             "jobs completed {}, ended with their client {}, results {}\n\
              resends {}, raw duplicates {}, refused as stale {}, divergent {}\n\
-             lost {}, delivered twice {}, wrong {}, innocent convicted {}\n\
+             lost {}, delivered twice {}, wrong {}, innocent convicted {}, failed by chance and told {}\n\
              longest pause between two results {} ms",
             self.completed,
             self.abandoned,
@@ -60,6 +62,7 @@ impl Verdict {
             self.twice,
             self.wrong,
             self.convicted,
+            self.told,
             figures.pause,
         );
         for fault in self.faults.iter().take(20) {
@@ -81,6 +84,7 @@ impl Verdict {
         self.twice += other.twice;
         self.wrong += other.wrong;
         self.convicted += other.convicted;
+        self.told += other.told;
         self.faults.extend(other.faults);
         self.resends.extend(other.resends);
         self.figures.resent += other.figures.resent;
@@ -97,10 +101,19 @@ impl Verdict {
 pub fn judge(dir: &Path, to: &Path, shape: Shape, items: u64, abandoned: bool) -> Verdict {
     let mut verdict = Verdict::default();
     let journal = std::fs::read_to_string(to.with_extension("journal")).unwrap_or_default();
-    let mut completed = None;
+    let (mut completed, mut told) = (None, BTreeMap::new());
     for line in journal.lines() {
         match serde_json::from_str(line) {
             Ok(Entry::Resent(at, _)) => verdict.resends.push(at),
+            Ok(Entry::Error(error))
+                if shape == Shape::Flaky && parse_by_chance(&error).is_some() =>
+            {
+                let (n, made) = parse_by_chance(&error).unwrap_or_default();
+                if told.insert((n, made), error).is_some() {
+                    verdict.twice += 1;
+                }
+                verdict.told += 1;
+            }
             Ok(Entry::Error(error)) => {
                 verdict.convicted += 1;
                 verdict.faults.push(error);
@@ -124,6 +137,16 @@ pub fn judge(dir: &Path, to: &Path, shape: Shape, items: u64, abandoned: bool) -
             let text = std::fs::read_to_string(to.with_extension("results")).unwrap_or_default();
             delivered(&mut verdict, &text, shape.expected(items), whole);
         }
+        Shape::Flaky => {
+            let text = std::fs::read_to_string(to.with_extension("results")).unwrap_or_default();
+            let due = shape.expected(items);
+            let seen = delivered(&mut verdict, &text, due.clone(), whole);
+            let counts = told.into_keys().map(|(n, made)| (n - ADDED_BY_ONE, made));
+            if whole {
+                // What comes after a failure that was told is due no more.
+                verdict.lost = lost_of_expansions(&seen, due, counts.collect());
+            }
+        }
         Shape::Sink if whole => {
             let lines = read_trace(dir, &kept(&verdict.figures.job));
             kept_with_one_key(&mut verdict, &lines, shape.expected(items));
@@ -133,8 +156,30 @@ pub fn judge(dir: &Path, to: &Path, shape: Shape, items: u64, abandoned: bool) -
     verdict
 }
 
-/// Each due result once.
-fn delivered(verdict: &mut Verdict, text: &str, due: std::ops::Range<u64>, whole: bool) {
+/// What [`super::work::ONE`] adds.
+const ADDED_BY_ONE: u64 = 1_000_000;
+
+/// Results that are missing before the first failure of their expansion that was told.
+fn lost_of_expansions(
+    seen: &BTreeMap<u64, u64>,
+    due: std::ops::Range<u64>,
+    told: BTreeSet<(u64, u64)>,
+) -> u64 {
+    let is_due = |result: &u64| {
+        let (root, place) =
+            ((result - due.start) / FLAKY_OUTPUTS, (result - due.start) % FLAKY_OUTPUTS);
+        told.range((root, 0)..=(root, place)).next().is_none()
+    };
+    due.clone().filter(is_due).filter(|result| !seen.contains_key(result)).count() as u64
+}
+
+/// Each due result once. Answers how often each came.
+fn delivered(
+    verdict: &mut Verdict,
+    text: &str,
+    due: std::ops::Range<u64>,
+    whole: bool,
+) -> BTreeMap<u64, u64> {
     // The last line of a killed client may be torn.
     let text = if whole { text } else { text.rsplit_once('\n').map_or("", |(lines, _)| lines) };
     let mut seen = BTreeMap::<u64, u64>::new();
@@ -149,6 +194,7 @@ fn delivered(verdict: &mut Verdict, text: &str, due: std::ops::Range<u64>, whole
     if whole {
         verdict.lost += due.end - due.start - seen.len() as u64;
     }
+    seen
 }
 
 /// Each due item at least once, and with the same key each time, which no other item has.
@@ -210,6 +256,18 @@ mod tests {
         assert!(verdict.is_clean(), "{verdict:?}");
         assert_eq!((verdict.abandoned, verdict.results), (1, 1));
         assert_eq!(judged("111000000\n111000000\n", &[], true).twice, 1);
+    }
+
+    #[test]
+    fn an_expansion_that_told_its_failure_owes_nothing_behind_it() {
+        let seen = [100, 104, 105].map(|result| (result, 1)).into();
+        let lost = |told: &[(u64, u64)]| {
+            lost_of_expansions(&seen, 100..108, told.iter().copied().collect())
+        };
+        assert_eq!(lost(&[]), 5);
+        assert_eq!(lost(&[(0, 1), (1, 2)]), 0);
+        assert_eq!(lost(&[(0, 2), (1, 2)]), 1, "the second output is before the failure");
+        assert_eq!(parse_by_chance("stage \"x\": failed: by chance: 7 after 2"), Some((7, 2)));
     }
 
     #[test]

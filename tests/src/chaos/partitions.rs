@@ -38,6 +38,26 @@ pub async fn run(cycles: u64, items: u64, seed: u64) -> Outcome {
         if !jobs.run_for(&mut fleet, Duration::from_millis(rng.u64(1_500..4_000))).await {
             break;
         }
+        if cycle % 4 == 3 {
+            let time = Duration::from_millis(rng.u64(22_000..30_000));
+            println!(
+                "cycle {cycle}: the client is parted from all workers of its first stage, for {time:?}"
+            );
+            let parted: Vec<String> =
+                workers(EACH).into_iter().filter(|w| w.starts_with("one")).collect();
+            let part = |fleet: &Fleet, change: fn(&Net, &str, &str)| {
+                if let Some(net) = &fleet.net {
+                    parted.iter().for_each(|worker| change(net, CLIENT, worker));
+                }
+            };
+            part(&fleet, Net::part);
+            let well = jobs.run_for(&mut fleet, time).await;
+            part(&fleet, Net::join);
+            if !well {
+                break;
+            }
+            continue;
+        }
         let cut = [Cut::Both, Cut::In, Cut::Out][rng.usize(0..3)];
         // Every third cycle is a short one of the two that a job cannot do without.
         let (victim, time) = match cycle % 3 {

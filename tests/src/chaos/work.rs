@@ -4,8 +4,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use futures_util::stream;
-use stageline::{Context, Registry, Sink, Source, Stage};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
+use stageline::{Context, Registry, Sink, Source, Stage, StageError};
 
 use crate::functions::{dir, trace_in};
 
@@ -19,6 +19,11 @@ pub const TWO: Stage<u64, u64> = Stage::named("chaos_two");
 pub const THREE: Stage<u64, u64> = Stage::named("chaos_three");
 /// Two of each: twice the number, and one more.
 pub const PAIR: Stage<u64, u64> = Stage::named("chaos_pair");
+/// Four of each: four times the number, and one, two and three more, in 5 ms each. One step in sixty fails,
+/// whatever the number.
+pub const FLAKY: Stage<u64, u64> = Stage::named("chaos_flaky");
+/// Outputs of [`FLAKY`], for each number.
+pub const FLAKY_OUTPUTS: u64 = 4;
 /// Leaves a trace of the number and its idempotency key, under the job's id.
 pub const KEEP: Sink<u64> = Sink::named("chaos_keep");
 
@@ -26,7 +31,7 @@ pub const KEEP: Sink<u64> = Sink::named("chaos_keep");
 pub const ROLES: [(&str, &[&str]); 5] = [
     ("source", &["chaos_roots"]),
     ("one", &["chaos_one"]),
-    ("two", &["chaos_two", "chaos_pair"]),
+    ("two", &["chaos_two", "chaos_pair", "chaos_flaky"]),
     ("three", &["chaos_three"]),
     ("sink", &["chaos_keep"]),
 ];
@@ -43,6 +48,19 @@ pub fn registry() -> Registry {
             let first = after(20, n * 2).await;
             [first, first + 1]
         })
+        .try_flat_map(FLAKY, |n: u64| {
+            stream::iter(0..=FLAKY_OUTPUTS)
+                .then(move |made| async move {
+                    let output = after(5, n * FLAKY_OUTPUTS + made).await;
+                    if fastrand::u64(..60) == 0 {
+                        return Err(StageError::msg(by_chance(n, made)).permanent());
+                    }
+                    Ok((made, output))
+                })
+                // The last step is none but for its chance to fail.
+                .filter(|step| future::ready(!matches!(step, Ok((FLAKY_OUTPUTS, _)))))
+                .map_ok(|(_, output)| output)
+        })
         .for_each(KEEP, |cx: Context, n: u64| async move {
             if let Some(dir) = dir() {
                 let line = format_args!("{n} {}", cx.idempotency_key());
@@ -55,6 +73,19 @@ pub fn registry() -> Registry {
 #[must_use]
 pub fn kept(job: &str) -> String {
     format!("kept-{job}")
+}
+
+/// The message of a call of [`FLAKY`] that fails after so many outputs.
+fn by_chance(n: u64, made: u64) -> String {
+    format!("by chance: {n} after {made}")
+}
+
+/// What such a message says: the number, and how many outputs were before.
+#[must_use]
+pub fn parse_by_chance(message: &str) -> Option<(u64, u64)> {
+    let (_, rest) = message.split_once("by chance: ")?;
+    let (n, made) = rest.split_once(" after ")?;
+    Some((n.parse().ok()?, made.split(' ').next()?.parse().ok()?))
 }
 
 async fn after(millis: u64, n: u64) -> u64 {
@@ -76,11 +107,13 @@ pub enum Shape {
     Spread,
     /// The client's source, two stages, a sink on the workers.
     Sink,
+    /// The client's source, a stage, an expansion that fails by chance, another stage, the client's results.
+    Flaky,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Spread, Self::Sink];
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Spread, Self::Sink, Self::Flaky];
 
     /// Its name on the command line.
     #[must_use]
@@ -89,6 +122,7 @@ impl Shape {
             Self::Plain => "plain",
             Self::Spread => "spread",
             Self::Sink => "sink",
+            Self::Flaky => "flaky",
         }
     }
 
@@ -96,13 +130,13 @@ impl Shape {
     #[must_use]
     pub const fn roles(self) -> &'static [&'static str] {
         match self {
-            Self::Plain => &["one", "two", "three"],
+            Self::Plain | Self::Flaky => &["one", "two", "three"],
             Self::Spread => &["source", "one", "two", "three"],
             Self::Sink => &["one", "two", "sink"],
         }
     }
 
-    /// What must come out of a job of so many items (an even number for [`Shape::Spread`]).
+    /// What must come out of a job of so many items (a multiple of four).
     #[must_use]
     pub fn expected(self, items: u64) -> std::ops::Range<u64> {
         let least = match self {
@@ -110,6 +144,7 @@ impl Shape {
             // A million is added before the expansion doubles.
             Self::Spread => 102_000_000,
             Self::Sink => 11_000_000,
+            Self::Flaky => 104_000_000,
         };
         least..least + items
     }
@@ -120,6 +155,6 @@ impl FromStr for Shape {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|shape| shape.name() == text);
-        found.ok_or_else(|| format!("{text:?} is no shape: write plain, spread or sink"))
+        found.ok_or_else(|| format!("{text:?} is no shape: write plain, spread, sink or flaky"))
     }
 }

@@ -8,11 +8,12 @@ use stageline_coordinator::engine::{self, Engine, SessionId};
 use stageline_coordinator::store::MemoryStore;
 use stageline_protocol::control::{Down, Function, JobPhase, Outcome, ProcessKind, TaskStats};
 use stageline_protocol::task::{Bug, LinkKey};
-use stageline_protocol::{Frame, Incarnation, JobId, TaskId, Term, Time};
+use stageline_protocol::{Frame, Incarnation, JobId, Lineage, StageId, TaskId, Term, Time};
 
 use super::Shape;
 use super::invariants::OnLinks;
 use super::invariants::boundary::Boundary;
+use super::invariants::finished::Finished;
 use super::invariants::stored::Stored;
 use super::log::Log;
 use super::network::{Network, Pid};
@@ -45,6 +46,8 @@ pub struct Figures {
     pub asked: u64,
     /// Times that a suspect ran alone.
     pub alone: u64,
+    /// Workers that an item killed.
+    pub killers: u64,
     /// Second attempts of functions.
     pub retries: u64,
     /// Items given back unstarted.
@@ -76,6 +79,7 @@ impl Figures {
         self.stale += other.stale;
         self.asked += other.asked;
         self.alone += other.alone;
+        self.killers += other.killers;
         self.retries += other.retries;
         self.returned += other.returned;
         self.carried += other.carried;
@@ -97,7 +101,7 @@ impl std::fmt::Display for Figures {
             f,
             "{} faults {:?}; {} items resent, {} carried over, {} returned; {} raw duplicates at the \
              boundary, {} delivered, none lost, none twice; {} stale refused, {} second attempts, \
-             {} answers for marked items, {} of them ran alone and none is convicted; {} \
+             {} answers for marked items, {} of them ran alone, {} deaths of items that kill; {} \
              dials; {} steps, {:.0} simulated s",
             self.all_faults(),
             self.faults,
@@ -110,6 +114,7 @@ impl std::fmt::Display for Figures {
             self.retries,
             self.asked,
             self.alone,
+            self.killers,
             self.dials,
             self.steps,
             self.lasted.as_secs_f64(),
@@ -155,7 +160,6 @@ pub(super) enum Event {
 /// A run.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) seed: u64,
     pub(super) shape: Shape,
     pub(super) rng: Rng,
     pub(super) now: Time,
@@ -164,6 +168,8 @@ pub(super) struct Cluster {
     pub(super) log: Log,
     pub(super) schedule: Schedule,
     pub(super) boundary: Boundary,
+    /// How many workers each item has killed, by the stage in which it did.
+    pub(super) deaths: BTreeMap<(StageId, Lineage), u32>,
     pub(super) links: OnLinks,
     pub(super) network: Network,
     pub(super) nodes: Vec<Node>,
@@ -179,6 +185,7 @@ pub(super) struct Cluster {
     pub(super) engine_timer: Option<Time>,
     pub(super) engine_frozen_until: Time,
     pub(super) stored: Stored,
+    pub(super) finished: Finished,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     pub(super) job: JobId,
     pub(super) outcome: Option<Outcome>,
@@ -195,21 +202,22 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(seed: u64, shape: Shape, bug: Option<Bug>, keep_log: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let schedule = Schedule::draw(&mut rng, shape, bug);
+        let schedule = Schedule::draw(&mut rng, seed, shape, bug);
         let config = engine::Config {
             lease: LEASE,
             reset_grace: RESET_GRACE,
             least_window: schedule.least_window,
+            forgets_finished: bug == Some(Bug::DeathsForgotten),
             ..engine::Config::default()
         };
         let mut cluster = Self {
-            seed,
             shape,
             now: Time::ZERO,
             queue: BTreeMap::new(),
             scheduled: 0,
             log: Log::new(keep_log),
-            boundary: Boundary::new(seed, schedule.roots),
+            boundary: Boundary::new(schedule.work.clone(), schedule.roots),
+            deaths: BTreeMap::new(),
             links: OnLinks::default(),
             network: Network::default(),
             nodes: Vec::new(),
@@ -222,6 +230,7 @@ impl Cluster {
             engine_timer: None,
             engine_frozen_until: Time::ZERO,
             stored: Stored::default(),
+            finished: Finished::default(),
             sessions: BTreeMap::new(),
             job: JobId(rng.u64(..)),
             outcome: None,
@@ -277,12 +286,13 @@ impl Cluster {
                 });
             }
             self.inject_faults();
-            if self.schedule.faults.is_empty() && self.now > self.healed + PATIENCE {
+            let patience = if self.shape == Shape::Large { PATIENCE * 30 } else { PATIENCE };
+            if self.schedule.faults.is_empty() && self.now > self.healed + patience {
                 let missing = self.boundary.check_complete().err().unwrap_or_default();
-                return Err(format!("not done {PATIENCE:?} after the last fault; {missing}"));
+                return Err(format!("not done {patience:?} after the last fault; {missing}"));
             }
-            if self.now > self.healed + PATIENCE * 2 {
-                return Err(format!("nothing to disturb any more after {:?}", PATIENCE * 2));
+            if self.now > self.healed + patience * 2 {
+                return Err(format!("nothing to disturb any more after {:?}", patience * 2));
             }
         }
         let completed = self.outcome == Some(Outcome::Completed);
@@ -319,8 +329,9 @@ impl Cluster {
             return Ok(());
         }
         self.figures.steps += 1;
-        if self.figures.steps > MOST_STEPS {
-            return Err(format!("no end after {MOST_STEPS} steps"));
+        let most = if self.shape == Shape::Large { MOST_STEPS * 20 } else { MOST_STEPS };
+        if self.figures.steps > most {
+            return Err(format!("no end after {most} steps"));
         }
         self.handle(*event)
     }

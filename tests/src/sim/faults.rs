@@ -7,6 +7,7 @@ use stageline_protocol::Time;
 use stageline_protocol::control::{ProcessKind, TaskEnd, Up};
 
 use super::cluster::{Cluster, Event};
+use super::gate::Gate;
 use super::network::{ACCEPTOR, DIALLER, Pid};
 use super::schedule::{Fault, LEASE, joining, one_of};
 
@@ -25,7 +26,10 @@ impl Cluster {
             return;
         }
         // Never so late that all is delivered.
-        let (delivered, latest) = (self.boundary.delivered(), self.boundary.expected() / 2);
+        let delivered = self.boundary.delivered();
+        // Failures by chance leave less to deliver.
+        let failing = self.schedule.work.manners.failing.is_some();
+        let latest = self.boundary.expected() / if failing { 6 } else { 2 };
         let satisfied = self.boundary.is_satisfied();
         // The first that finds something to hit.
         for place in 0..self.schedule.faults.len() {
@@ -86,6 +90,7 @@ impl Cluster {
                 self.break_session(pid);
             }),
             Fault::Partition => self.partition(),
+            Fault::LongPartition => self.long_partition(),
             Fault::CutOff => self.pick_worker().map(|pid| {
                 let until = self.later(50_000, 6_000_000);
                 self.cut_off(pid, until);
@@ -125,7 +130,7 @@ impl Cluster {
             }),
             Fault::Leave => self.pick_worker().map(|pid| self.leave(pid)),
             Fault::Join => {
-                let functions = joining(&mut self.rng);
+                let functions = joining(&mut self.rng, &self.schedule.work);
                 let name = self.new_name();
                 self.log.note(self.now, format_args!("JOIN {name}"));
                 self.after(0, 1_000, Event::Start(name, functions));
@@ -151,6 +156,23 @@ impl Cluster {
         self.log.note(self.now, format_args!("PARTITION {one} from {other}"));
         let until = self.later(50_000, 6_000_000);
         self.cut_between(a, b, until);
+        Some(())
+    }
+
+    /// A worker that has a link with the client cannot reach it for so long that tasks give up.
+    fn long_partition(&mut self) -> Option<()> {
+        let next_to: Vec<Pid> = self.network.linked(CLIENT);
+        let well = |pid: &Pid| self.nodes[*pid].alive && !self.nodes[*pid].leaving;
+        let workers: Vec<Pid> = next_to.into_iter().filter(|p| *p != CLIENT).filter(well).collect();
+        // What has never reached anybody is taken for a mistake, and fails its job.
+        if workers.is_empty() || self.boundary.delivered() == 0 {
+            return None;
+        }
+        let worker = one_of(&mut self.rng, &workers);
+        let name = &self.nodes[worker].name;
+        self.log.note(self.now, format_args!("LONG PARTITION of {name} from the client"));
+        let until = self.later(6_000_000, 40_000_000);
+        self.cut_between(worker, CLIENT, until);
         Some(())
     }
 
@@ -203,6 +225,7 @@ impl Cluster {
             }
         }
         self.nodes[pid].alive = false;
+        self.nodes[pid].gate = Gate::default();
         for (conn, side) in self.network.ends_of(pid, None) {
             if hard {
                 self.lose_frames(conn, 1 - side);
@@ -252,7 +275,7 @@ impl Cluster {
     }
 
     /// The same worker again, or another in its place.
-    fn replace(&mut self, pid: Pid, again: bool) {
+    pub(super) fn replace(&mut self, pid: Pid, again: bool) {
         let functions = self.nodes[pid].functions.clone();
         let name = if again { self.nodes[pid].name.clone() } else { self.new_name() };
         let at = self.later(10_000, 2_500_000);

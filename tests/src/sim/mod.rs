@@ -3,15 +3,18 @@
 //! The coordinator's engine, a client and several workers with their tasks, and the connections
 //! between them are driven by one scheduler that draws every delay, every fault and every setting
 //! from one seed. Functions take simulated time; connections delay, break and refuse; workers are
-//! killed, frozen, cut off from the coordinator or asked to leave; others join. What runs is always
+//! killed, frozen, cut off from the coordinator or asked to leave; others join. What runs is a chain:
 //!
-//! source (client) → map → filter → flat_map → map → terminal (client)
+//! source (client or workers) → map → filter → flat_map → map → terminal (client)
 //!
-//! with two workers or more a stage, and items that fail in the maps and inside the flat_map.
+//! or one with two expansions, or with a user's sink. Some of its functions may run in the client, or be
+//! used by two stages; they fail by their inputs, and by chance; make other outputs than before, or fewer;
+//! and kill their worker. Most stages are on two workers or more.
 //!
-//! What must come out is computed beforehand (`oracle`). Checked after every step, not only at the
+//! What may come out is known beforehand (`invariants/boundary.rs`). Checked after every step, not only at the
 //! end:
-//! - at the terminal: nothing twice, nothing that was not expected, nothing with another content;
+//! - at the terminal: nothing twice, nothing that was not expected, nothing with another content; each
+//!   root ends in all its values, or in an error that was told;
 //! - on the wires (`watch`): sent ≤ granted; grants, acks and forfeits never fall; an ack for an item
 //!   is sent only when all that comes of it has been delivered; nobody breaks the protocol;
 //! - in every task that was touched: its own invariants, a source's window, timers that advance;
@@ -24,6 +27,7 @@ mod carrier;
 mod cluster;
 mod faults;
 mod functions;
+mod gate;
 mod invariants;
 mod log;
 mod network;
@@ -50,6 +54,10 @@ pub enum Shape {
     NamedSource,
     /// Everything, and the client is killed on the way: its job is cancelled everywhere.
     ClientDies,
+    /// Everything, and some items kill their worker each time: they are convicted.
+    Killers,
+    /// A few roots, of which two are expanded to 10,000 outputs.
+    Large,
 }
 
 /// A run that came out as it should.

@@ -151,6 +151,15 @@ impl Network {
         found
     }
 
+    /// The processes that a process has connections with.
+    pub(super) fn linked(&self, pid: Pid) -> Vec<Pid> {
+        let ends = self.breakable().into_iter().map(|index| &self.conns[index].ends);
+        let pids = ends.map(|ends| ends.each_ref().map(|end| end.pid));
+        let others = pids.filter_map(|[a, b]| (a == pid).then_some(b).or((b == pid).then_some(a)));
+        let others: BTreeSet<Pid> = others.collect();
+        others.into_iter().collect()
+    }
+
     /// The connections between processes that both ends hold for open.
     pub(super) fn breakable(&self) -> Vec<usize> {
         let whole = |index: &usize| {

@@ -8,9 +8,11 @@ use stageline_protocol::control::{
 use stageline_protocol::pipeline::Pipeline;
 use stageline_protocol::suspect::MarkState;
 use stageline_protocol::task::{Dials, Plan, Task};
-use stageline_protocol::{Incarnation, JobId, StageId, TaskId, Term, Time, VERSIONS};
+use stageline_protocol::{Incarnation, JobId, Lineage, StageId, TaskId, Term, Time, VERSIONS};
 
 use stageline_coordinator::engine::SessionId;
+
+use super::gate::Gate;
 
 /// One life of a process.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Node {
     pub(super) session: Option<SessionId>,
     pub(super) view: Option<JobView>,
     pub(super) tasks: BTreeMap<TaskId, Running>,
+    /// What is in process.
+    pub(super) gate: Gate,
     /// Tasks that have ended by themselves: reported until the job is forgotten.
     pub(super) ended: BTreeMap<TaskId, TaskReport>,
 }
@@ -41,8 +45,10 @@ pub(super) struct Running {
     pub(super) timer: Option<Time>,
     /// It will be asked in a moment what follows from what it was told.
     pub(super) asked: bool,
-    /// Inputs whose function waits between two attempts, with their values.
-    pub(super) backoff: BTreeMap<u64, u64>,
+    /// Inputs whose function waits between two attempts or for room: their values, and the outputs made.
+    pub(super) backoff: BTreeMap<u64, (u64, usize)>,
+    /// Of the inputs that have started.
+    pub(super) lineages: BTreeMap<u64, Lineage>,
 }
 
 /// What a view means for the tasks that are here.
@@ -71,6 +77,7 @@ impl Node {
             session: None,
             view: None,
             tasks: BTreeMap::new(),
+            gate: Gate::default(),
             ended: BTreeMap::new(),
         }
     }

@@ -171,6 +171,9 @@ impl Cluster {
             }
             engine::Event::Message { .. } | engine::Event::CancelJob { .. } => {}
         }
+        if let engine::Event::Message { message, .. } = &event {
+            self.finished.heard(message);
+        }
         self.engine.handle(self.now, event);
         self.drive_engine()
     }
@@ -194,6 +197,7 @@ impl Cluster {
             match command {
                 Command::Send { session, message } => {
                     self.stored.announced(&message)?;
+                    self.finished.said(&message)?;
                     self.down(session, Event::ToProcess(session, Box::new(message)));
                 }
                 Command::Warn(what) => self.log.note(self.now, format_args!("warning: {what}")),

@@ -36,6 +36,10 @@ const LINK: Setup = Setup {
     bug: None,
 };
 
+/// An expansion, and a stage behind it.
+const EXPANSION: Setup =
+    Setup { shape: Shape::Expansion, timers: Timers::WhenIdle, items: 1, ..LINK };
+
 /// Explores all of it; prints how much that was.
 fn explore(setup: Setup) {
     let began = Instant::now();
@@ -79,6 +83,12 @@ fn a_chain_in_which_anything_breaks_twice() {
     explore(Setup { shape: Shape::Chain, timers: Timers::WhenIdle, items: 2, ..LINK });
 }
 
+/// What the first run made waits behind the expansion when that dies, or is lost; the second fails.
+#[test]
+fn an_expansion_that_dies_and_fails_when_it_runs_again() {
+    explore(EXPANSION);
+}
+
 /// The defect breaks the property in some schedule.
 fn finds(setup: Setup, property: &'static str) {
     assert!(setup.bug.is_some());
@@ -96,6 +106,7 @@ fn a_planted_bug_is_found() {
     finds(Setup { bug: Some(Bug::EarlyAck), faults: 0, ..chain }, ACK_MEANS_SAFE);
     finds(Setup { bug: Some(Bug::DuplicateAckedFirst), faults: 1, ..chain }, ACK_MEANS_SAFE);
     finds(Setup { bug: Some(Bug::ForgottenUnacked), faults: 1, ..chain }, ENDS);
+    finds(Setup { bug: Some(Bug::LowerEndSwallowed), ..EXPANSION }, ACK_MEANS_SAFE);
     // This one loses a credit every eight items.
     let link = Setup { timers: Timers::WhenIdle, faults: 0, items: 20, ..LINK };
     finds(Setup { bug: Some(Bug::LostCredit), ..link }, ENDS);

@@ -33,6 +33,8 @@ pub(crate) enum Shape {
     Link(Dialler),
     /// Source, one stage, terminal. The stage's task is dialled by both, as a worker is by a client.
     Chain,
+    /// Source, an expansion, a stage, terminal. The expansion's task dies, and its calls fail by chance.
+    Expansion,
 }
 
 /// When timers fire.
@@ -80,7 +82,12 @@ pub(crate) enum Fault {
         /// Whether it is lost.
         lost: bool,
     },
+    /// The call of this input fails, after what it has made.
+    Fail(TaskId, u64),
 }
+
+/// What an expansion makes of each root.
+pub(crate) const OUTPUTS: u64 = 2;
 
 /// The source.
 pub(crate) const SOURCE: TaskId = TaskId { stage: StageId(0), epoch: Epoch(1) };
@@ -89,8 +96,13 @@ impl Setup {
     pub(crate) fn pipeline(&self) -> Pipeline {
         let stage = |name: &str, op, site| Stage::new(name, op, site);
         let mut stages = vec![stage("source", Op::Source, Site::Client)];
-        if self.shape == Shape::Chain {
-            stages.push(stage("work", Op::Map, Site::Fleet));
+        match self.shape {
+            Shape::Link(_) => {}
+            Shape::Chain => stages.push(stage("work", Op::Map, Site::Fleet)),
+            Shape::Expansion => {
+                stages.push(stage("expand", Op::FlatMap, Site::Fleet));
+                stages.push(stage("work", Op::Map, Site::Fleet));
+            }
         }
         stages.push(stage("out", Op::Terminal, Site::Client));
         let channels = (1..stages.len() as u32).map(|to| Channel {
@@ -103,7 +115,7 @@ impl Setup {
     }
 
     pub(crate) fn tasks(&self) -> Vec<TaskId> {
-        let stages = if self.shape == Shape::Chain { 3 } else { 2 };
+        let stages = self.pipeline().stages.len() as u32;
         (0..stages).map(|n| TaskId { stage: StageId(n), epoch: Epoch(u64::from(n) + 1) }).collect()
     }
 
@@ -113,6 +125,9 @@ impl Setup {
             Shape::Link(Dialler::Upstream) => own.stage < peer.stage,
             Shape::Link(Dialler::Downstream) => own.stage > peer.stage,
             Shape::Chain => own.stage != StageId(1),
+            // Between workers the upstream dials; the source and the terminal are a client's.
+            Shape::Expansion if own.stage.max(peer.stage) == StageId(3) => own.stage == StageId(3),
+            Shape::Expansion => own.stage < peer.stage,
         };
         if we { Dials::We } else { Dials::They }
     }
@@ -158,19 +173,24 @@ fn properties() -> Vec<Property<Setup>> {
     vec![
         Property::always(NO_VIOLATION, |_, world: &World| world.broken().is_none()),
         Property::always(EXACTLY_ONCE, |_, world: &World| world.given_at_most_once()),
-        Property::always(ACK_MEANS_SAFE, |_, world: &World| world.acked_is_taken()),
+        Property::always(ACK_MEANS_SAFE, |setup, world: &World| world.acked_is_taken(setup)),
         Property::always(ENDS, |setup, world: &World| {
             let mut actions = Vec::new();
             world.progress(setup, &mut actions);
-            !actions.is_empty() || world.broken().is_some() || world.is_done()
+            !actions.is_empty() || world.broken().is_some() || world.is_done(setup)
         }),
         // A check in which nothing is sent again, or nothing arrives twice, would show little.
-        Property::sometimes(DONE, |_, world: &World| world.is_done()),
+        Property::sometimes(DONE, |setup, world: &World| world.is_done(setup)),
         Property::sometimes(RESENT, |setup: &Setup, world: &World| {
             setup.faults == 0 || world.stats().resent > 0
         }),
+        Property::sometimes(CLOSED, |setup: &Setup, world: &World| {
+            setup.shape != Shape::Expansion || setup.faults < 2 || world.closed_something()
+        }),
         Property::sometimes(COPIES, |setup: &Setup, world: &World| {
-            setup.faults == 0 || setup.shape != Shape::Chain || world.stats().duplicates > 0
+            setup.faults == 0
+                || matches!(setup.shape, Shape::Link(_))
+                || world.stats().duplicates > 0
         }),
     ]
 }
@@ -179,5 +199,7 @@ fn properties() -> Vec<Property<Setup>> {
 const DONE: &str = "all has come out and is acked";
 /// Something is sent again.
 const RESENT: &str = "an item is sent again";
+/// A rerun that ends earlier hides something, and says so.
+const CLOSED: &str = "an error is told for an end that is lower than the first";
 /// A copy arrives.
 const COPIES: &str = "the terminal drops a copy";

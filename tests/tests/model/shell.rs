@@ -1,7 +1,7 @@
 //! What is around the machines: it carries out an action, and at once all that follows from it within
 //! the same task. Frames and hang-ups go onto the connections, where they wait for their own action.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,16 @@ use bytes::Bytes;
 use stageline_protocol::Frame;
 use stageline_protocol::frame::Open;
 use stageline_protocol::ids::{Epoch, JobId, TaskId};
-use stageline_protocol::item::Encoding;
+use stageline_protocol::item::{Encoding, ErrorKind, ItemError};
+use stageline_protocol::lineage::{Lineage, Step};
+use stageline_protocol::pipeline::Op;
 use stageline_protocol::run::{Content, Packed};
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::task::{Effect, Finished, Limits, LinkKey, Plan, Task};
 use stageline_protocol::time::Time;
 
-use crate::setup::{Action, Fault, SOURCE, Setup};
-use crate::world::{Conn, End, Message, Name, Shared, World};
+use crate::setup::{Action, Fault, OUTPUTS, SOURCE, Setup};
+use crate::world::{Conn, End, Message, Name, Run, Shared, World};
 
 const NOW: Time = Time::ZERO;
 /// Longer than anything that is waited for here.
@@ -28,7 +30,6 @@ const ACCEPTOR: usize = 1;
 impl World {
     pub(crate) fn new(setup: &Setup) -> Self {
         let tasks = setup.tasks();
-        let items = setup.items as usize;
         let mut world = Self {
             tasks: BTreeMap::new(),
             conns: Vec::new(),
@@ -37,8 +38,9 @@ impl World {
             to_tell: tasks.iter().copied().collect(),
             left: setup.items,
             faults: setup.faults,
-            given: vec![0; items],
-            taken: vec![false; items],
+            given: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            ended_well: BTreeSet::new(),
             broken: None,
         };
         // The order in which a job starts is not what is looked at.
@@ -57,7 +59,7 @@ impl World {
                     task.handle_timeout(at);
                 });
             }
-            Action::Finish(id, input) => self.finish(id, input),
+            Action::Finish(id, input) => self.finish(setup, id, input),
             Action::Plan(id) => self.plan(setup, id),
             Action::Fault(fault) => {
                 self.faults -= 1;
@@ -82,6 +84,7 @@ impl World {
                 self.down(at, key, name);
             }
             Fault::Kill { lost } => self.kill(lost),
+            Fault::Fail(id, input) => self.fail(id, input),
         }
     }
 
@@ -140,20 +143,41 @@ impl World {
         self.with(id, |task| task.set_plan(NOW, &plan));
     }
 
-    fn finish(&mut self, id: TaskId, input: u64) {
+    /// A call takes its next step: an expansion makes an output, or ends; any other ends.
+    fn finish(&mut self, setup: &Setup, id: TaskId, input: u64) {
+        let x = || Bytes::from_static(b"x");
+        let op = setup.pipeline().stages[id.stage.0 as usize].op;
         let runs = self.runs.entry(id).or_default();
-        let Some(at) = runs.iter().position(|run| run.0 == input) else { return };
-        let (_, root) = runs.remove(at);
-        let terminal = self.is_terminal(id);
-        if terminal {
-            self.taken[root as usize] = true;
+        let Some(at) = runs.iter().position(|run| run.input == input) else { return };
+        if op == Op::FlatMap && runs[at].made < OUTPUTS {
+            runs[at].made += 1;
+            self.with(id, |task| task.emit(NOW, input, Encoding::Raw, x()));
+            return;
         }
-        let finished = if terminal {
-            Finished::Nothing
-        } else {
-            Finished::One(Encoding::Raw, Bytes::from_static(b"x"))
+        let run = runs.remove(at);
+        let finished = match op {
+            Op::Terminal => {
+                self.taken.insert(run.lineage);
+                Finished::Nothing
+            }
+            Op::FlatMap => Finished::Expanded,
+            _ => Finished::One(Encoding::Raw, x()),
         };
         self.with(id, |task| task.finish(NOW, input, finished));
+    }
+
+    /// A call fails, whatever its input.
+    fn fail(&mut self, id: TaskId, input: u64) {
+        self.runs.entry(id).or_default().retain(|run| run.input != input);
+        let error = ItemError {
+            stage: "expand".to_owned(),
+            kind: ErrorKind::Timeout,
+            message: String::new(),
+            attempts: 1,
+            worker: String::new(),
+        };
+        let failed = Finished::Failed(Box::new(error));
+        self.with(id, |task| task.finish(NOW, input, failed));
     }
 
     fn is_terminal(&self, id: TaskId) -> bool {
@@ -168,6 +192,9 @@ impl World {
             Some(Message::Open(open)) => self.open(name, to, &open),
             Some(Message::Frame(frame, _)) => {
                 let frame = Arc::unwrap_or_clone(frame);
+                if self.is_terminal(to) {
+                    self.note_ends(&frame);
+                }
                 let told = self.with(to, |task| task.on_frame(NOW, key, name.id, frame));
                 if let Some(Err(violation)) = told {
                     self.complain(format!("{to} from {}: {violation}", key.peer));
@@ -175,6 +202,18 @@ impl World {
             }
             Some(Message::Gone) => self.down(to, key, name),
             None => {}
+        }
+    }
+
+    /// Notes which expansions are known at the terminal to have ended well, and as a whole.
+    fn note_ends(&mut self, frame: &Frame) {
+        let Frame::Items(items) = frame else { return };
+        for run in items.batch.iter().filter(|run| run.content == Content::End) {
+            let root = Lineage::root(SOURCE.stage, run.lineage.root);
+            let failed = (0..=OUTPUTS).any(|n| self.given.contains_key(&root.with(Step::End(n))));
+            if !failed {
+                self.ended_well.insert(root);
+            }
         }
     }
 
@@ -230,9 +269,10 @@ impl World {
             Effect::Start { input, run } => {
                 for (input, item) in (input..).zip(run.items()) {
                     if self.is_terminal(id) {
-                        self.given[item.lineage.root as usize] += 1;
+                        *self.given.entry(item.lineage.clone()).or_default() += 1;
                     }
-                    self.runs.entry(id).or_default().push((input, item.lineage.root));
+                    let run = Run { input, lineage: item.lineage, made: 0 };
+                    self.runs.entry(id).or_default().push(run);
                 }
             }
             Effect::Pull { items, .. } => {

@@ -9,10 +9,11 @@ use stageline_protocol::Frame;
 use stageline_protocol::control::TaskStats;
 use stageline_protocol::frame::Open;
 use stageline_protocol::ids::{ChannelId, ConnId, TaskId};
+use stageline_protocol::lineage::{Lineage, Step};
 use stageline_protocol::task::{LinkKey, Task};
 use stageline_protocol::time::Time;
 
-use crate::setup::{Action, Fault, SOURCE, Setup, Shape, Timers};
+use crate::setup::{Action, Fault, OUTPUTS, SOURCE, Setup, Shape, Timers};
 
 /// Timers that are due before this fire; the others (a lease, a forfeit) never do.
 const HORIZON: Time = Time::from_micros(1_000_000_000);
@@ -22,8 +23,8 @@ const HORIZON: Time = Time::from_micros(1_000_000_000);
 pub(crate) struct World {
     pub(crate) tasks: BTreeMap<TaskId, Shared>,
     pub(crate) conns: Vec<Arc<Conn>>,
-    /// Inputs with a function or the consumer, with their roots.
-    pub(crate) runs: BTreeMap<TaskId, Vec<(u64, u64)>>,
+    /// What a function or the consumer has.
+    pub(crate) runs: BTreeMap<TaskId, Vec<Run>>,
     /// The tasks that the coordinator wants.
     pub(crate) wanted: BTreeSet<TaskId>,
     /// The tasks that have not been told so.
@@ -31,11 +32,23 @@ pub(crate) struct World {
     /// Roots that the source has not admitted.
     pub(crate) left: u64,
     pub(crate) faults: u8,
-    /// How often the consumer was given each root.
-    pub(crate) given: Vec<u8>,
-    /// Whether it has taken it.
-    pub(crate) taken: Vec<bool>,
+    /// How often the consumer was given each item.
+    pub(crate) given: BTreeMap<Lineage, u8>,
+    /// What it has taken.
+    pub(crate) taken: BTreeSet<Lineage>,
+    /// Roots of which the terminal has had the end of an expansion that went well, and of which nothing
+    /// had failed by then.
+    pub(crate) ended_well: BTreeSet<Lineage>,
     pub(crate) broken: Option<String>,
+}
+
+/// An input with a function or the consumer.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Run {
+    pub(crate) input: u64,
+    pub(crate) lineage: Lineage,
+    /// Outputs that an expansion has made of it.
+    pub(crate) made: u64,
 }
 
 /// A task, shared by all states in which it is the same, with its fingerprint.
@@ -136,12 +149,12 @@ fn fingerprint(value: &impl Hash) -> u64 {
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { tasks, conns, runs, wanted, to_tell, left, faults, given, taken, broken } = self;
+        let Self { tasks, conns, runs, wanted, to_tell, left, faults, given, taken, .. } = self;
         for (id, shared) in tasks {
             (id, shared.fingerprint).hash(state);
         }
         (conns, runs, wanted, to_tell).hash(state);
-        (left, faults, given, taken, broken).hash(state);
+        (left, faults, given, taken, &self.ended_well, &self.broken).hash(state);
     }
 }
 
@@ -169,7 +182,7 @@ impl World {
     }
 
     pub(crate) fn given_at_most_once(&self) -> bool {
-        self.given.iter().all(|times| *times <= 1)
+        self.given.values().all(|times| *times <= 1)
     }
 
     fn watermark(&self) -> (u64, bool) {
@@ -178,13 +191,33 @@ impl World {
         (source.watermark, source.exhausted == Some(source.watermark))
     }
 
-    pub(crate) fn acked_is_taken(&self) -> bool {
+    pub(crate) fn acked_is_taken(&self, setup: &Setup) -> bool {
         let (watermark, _) = self.watermark();
-        self.taken.iter().take(watermark as usize).all(|taken| *taken)
+        (0..watermark).all(|root| self.has_ended(setup, root))
     }
 
-    pub(crate) fn is_done(&self) -> bool {
-        self.left == 0 && self.taken.iter().all(|taken| *taken) && self.watermark().1
+    pub(crate) fn is_done(&self, setup: &Setup) -> bool {
+        self.left == 0
+            && self.watermark().1
+            && (0..setup.items).all(|root| self.has_ended(setup, root))
+    }
+
+    /// Whether an error has been told of a root that had ended well before.
+    pub(crate) fn closed_something(&self) -> bool {
+        self.ended_well
+            .iter()
+            .any(|root| (0..OUTPUTS).any(|count| self.taken.contains(&root.with(Step::End(count)))))
+    }
+
+    /// Whether a root has come out in all its values, or in an error with the values before it.
+    fn has_ended(&self, setup: &Setup, root: u64) -> bool {
+        let root = Lineage::root(SOURCE.stage, root);
+        if setup.shape != Shape::Expansion {
+            return self.taken.contains(&root);
+        }
+        let told = (0..=OUTPUTS).find(|count| self.taken.contains(&root.with(Step::End(*count))));
+        let values = told.unwrap_or(OUTPUTS);
+        (0..values).all(|n| self.taken.contains(&root.with(Step::Output(n))))
     }
 
     /// The counters of all tasks that live.
@@ -198,6 +231,19 @@ impl World {
 
     /// All that can happen without a fault.
     pub(crate) fn progress(&self, setup: &Setup, actions: &mut Vec<Action>) {
+        if setup.shape == Shape::Expansion {
+            // What happens between the source and the expansion is what the chain is about: here it takes
+            // no time, nor does it to hear of a replacement.
+            let told = self.to_tell.iter().map(|id| Action::Plan(*id));
+            let near = self.conns.iter().filter(|conn| conn.end_at(SOURCE).is_some());
+            let near = near.flat_map(|conn| conn.ends.iter().map(|end| (conn.name, end)));
+            let near =
+                near.filter(|(_, e)| !e.inbox.is_empty() && self.tasks.contains_key(&e.task));
+            let near = near.map(|(name, end)| Action::Deliver(name, end.task));
+            if let Some(first) = told.chain(near).next() {
+                return actions.push(first);
+            }
+        }
         for conn in &self.conns {
             for end in &conn.ends {
                 // What reaches a task that is not there yet, waits for it.
@@ -207,7 +253,7 @@ impl World {
             }
         }
         for (id, runs) in &self.runs {
-            actions.extend(runs.iter().map(|(input, _)| Action::Finish(*id, *input)));
+            actions.extend(runs.iter().map(|run| Action::Finish(*id, run.input)));
         }
         actions.extend(self.to_tell.iter().map(|id| Action::Plan(*id)));
         if setup.timers == Timers::WhenIdle && !actions.is_empty() {
@@ -225,15 +271,26 @@ impl World {
         if self.faults == 0 {
             return;
         }
-        for conn in self.conns.iter().filter(|conn| conn.ends.iter().all(|end| end.open)) {
+        // Where there is much else, connections only break as their tasks die.
+        let breakable = self.conns.iter().filter(|_| setup.shape != Shape::Expansion);
+        for conn in breakable.filter(|conn| conn.ends.iter().all(|end| end.open)) {
             actions.push(Action::Fault(Fault::Break(conn.name)));
             for end in conn.ends.iter().filter(|end| self.tasks.contains_key(&end.task)) {
                 actions.push(Action::Fault(Fault::HangUp(conn.name, end.task)));
             }
         }
-        if setup.shape == Shape::Chain && self.worker().is_some() {
+        if matches!(setup.shape, Shape::Chain | Shape::Expansion) && self.worker().is_some() {
             let kill = |lost| Action::Fault(Fault::Kill { lost });
-            actions.extend([kill(false), kill(true)]);
+            actions.push(kill(false));
+            if setup.shape == Shape::Chain {
+                actions.push(kill(true));
+            }
+        }
+        if setup.shape == Shape::Expansion
+            && let Some(worker) = self.worker()
+        {
+            let runs = self.runs.get(&worker).into_iter().flatten();
+            actions.extend(runs.map(|run| Action::Fault(Fault::Fail(worker, run.input))));
         }
     }
 

@@ -4,6 +4,7 @@
 mod ending;
 mod leases;
 mod leaving;
+mod parting;
 mod placing;
 mod random;
 mod restart;

@@ -150,7 +150,8 @@ fn tell(world: &mut World, who: Who, figure: u64, kind: u8) {
                 if kind & 12 == 12 { vec![stageline_protocol::ChannelId(0)] } else { Vec::new() };
             if task.id.stage == StageId(0) {
                 let exhausted = (kind & 48 == 48).then_some(figure);
-                task.source = Some(SourceReport { watermark: figure, exhausted, full: false });
+                task.source =
+                    Some(SourceReport { watermark: figure, exhausted, ..SourceReport::default() });
             }
             if kind & 0xc0 == 0xc0 && task.ended.is_none() && figure < 4 {
                 task.stats.busy = 0;

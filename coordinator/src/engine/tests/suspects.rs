@@ -227,8 +227,30 @@ fn a_restarted_coordinator_remembers_who_is_suspected() {
     dies(&mut world, w[1], &[client, w[2]]);
     assert_eq!(says(&mut world, w[2], &[(0, Asking)]), []);
     world.pass(12 * SECOND, &[client, w[2]]);
+    assert_eq!(answers(&mut world, w[2]), [], "the root may be finished: its source has to say");
+    world.source_at(client, 0, 0, None);
     let said = answers(&mut world, w[2]);
     assert!(matches!(said.last(), Some((0, Verdict::Convicted(deaths))) if deaths.len() == 2));
+}
+
+/// Three copies of a killer; two are convicted, its root is finished, and the third asks.
+#[test]
+fn a_copy_of_what_is_finished_is_told_so_and_does_not_run() {
+    let (mut world, client, w) = running(&["a", "b", "c"]);
+    says(&mut world, w[0], &[(0, Running)]);
+    dies(&mut world, w[0], &[client, w[1], w[2]]);
+    world.source_at(client, 0, 1, None);
+    assert_eq!(stored(&world), 0, "its deaths are forgotten");
+    for state in [Asking, Holding, Crowded] {
+        assert_eq!(says(&mut world, w[1], &[(0, state)]), [(0, Verdict::Finished)]);
+    }
+    assert_eq!(says(&mut world, w[1], &[(1, Asking)]), [(1, Verdict::Run)], "another root");
+    world.restart();
+    for who in [client, w[1], w[2]] {
+        world.connect(who);
+        world.obey(who);
+    }
+    assert_eq!(says(&mut world, w[1], &[(0, Asking)]), [(0, Verdict::Finished)]);
 }
 
 #[test]

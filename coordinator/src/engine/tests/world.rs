@@ -208,7 +208,8 @@ impl World {
 
     pub(super) fn source_at(&mut self, who: Who, stage: u32, watermark: u64, end: Option<u64>) {
         self.tell(who, stage, |task| {
-            task.source = Some(SourceReport { watermark, exhausted: end, full: false });
+            task.source =
+                Some(SourceReport { watermark, exhausted: end, ..SourceReport::default() });
         });
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::applied::Verdict;
-use crate::item::{Encoding, ItemError};
+use crate::item::{Encoding, ErrorKind, ItemError};
 use crate::lineage::{Lineage, Step};
 use crate::link::Inputs;
 use crate::pipeline::Op;
@@ -121,9 +121,34 @@ impl Task {
             let origin = Origin::Link(key, number);
             let entry = Input::new(origin, run.lineage.clone(), count, run.marked);
             let input = self.ledger.push(entry);
-            self.admit(now, input, run);
             number += count;
+            let finished = self.finished(&run.lineage, count);
+            if finished > 0 && self.op != Op::Terminal {
+                self.drop_finished(now, input..input + finished, run.counts());
+                if finished < count {
+                    self.admit(now, input + finished, run.slice(finished..count));
+                }
+            } else {
+                self.admit(now, input, run);
+            }
         }
+    }
+
+    /// How many of so many items, of this lineage and those that follow it, lie below the watermark:
+    /// these are complete everywhere, and what is here are copies.
+    pub(super) fn finished(&self, first: &Lineage, count: u64) -> u64 {
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.has_bug(Bug::FinishedStartedAgain) {
+            return 0;
+        }
+        let below = self.watermark(first.source).saturating_sub(first.root);
+        if first.is_of_roots() { count.min(below) } else { count * u64::from(below > 0) }
+    }
+
+    /// Inputs that are complete everywhere, and have not started here, need nothing more.
+    pub(super) fn drop_finished(&mut self, now: Time, inputs: Range<u64>, count: bool) {
+        self.stats.duplicates += if count { inputs.end - inputs.start } else { 0 };
+        self.complete(now, inputs);
     }
 
     fn admit(&mut self, now: Time, input: u64, run: Run) {
@@ -181,6 +206,15 @@ impl Task {
         match self.applied.apply(lineage, input) {
             Verdict::Fresh if content == Content::End => self.complete(now, inputs),
             Verdict::Fresh => self.enqueue(inputs, content),
+            #[cfg(any(test, feature = "planted-bugs"))]
+            Verdict::Closes if self.has_bug(Bug::LowerEndSwallowed) => self.complete(now, inputs),
+            Verdict::Closes => {
+                let content = match content {
+                    Content::End => Content::Error(Box::new(self.divergence(lineage))),
+                    told => told,
+                };
+                self.enqueue(inputs, content);
+            }
             Verdict::Safe => {
                 self.stats.duplicates += counts;
                 self.complete_copy(now, input);
@@ -191,16 +225,49 @@ impl Task {
                 if self.has_bug(Bug::DuplicateAckedFirst) {
                     return self.complete_copy(now, input);
                 }
-                if let Some(entry) = self.ledger.one(input) {
-                    entry.state = State::Waiting;
-                }
-                self.take(inputs);
+                self.await_first(inputs);
             }
-            Verdict::Divergent => {
+            Verdict::Divergent { waits } => {
                 self.stats.divergent += 1;
-                self.complete_copy(now, input);
+                if waits {
+                    self.await_first(inputs);
+                } else {
+                    self.complete_copy(now, input);
+                }
             }
         }
+    }
+
+    /// A copy waits until what it is a copy of is safe.
+    fn await_first(&mut self, inputs: Range<u64>) {
+        if let Some((_, entry)) = self.ledger.part(&inputs) {
+            entry.state = State::Waiting;
+        }
+        self.take(inputs);
+    }
+
+    /// What is told where an expansion came to an earlier end than before, without an error of its own.
+    fn divergence(&mut self, end: &Lineage) -> ItemError {
+        let expansion = end.steps.iter().filter(|step| matches!(step, Step::Output(_))).count();
+        let stage = self.expansions.get(expansion).unwrap_or(&self.stage).clone();
+        let count = match end.steps.last() {
+            Some(Step::End(count)) => *count,
+            _ => 0,
+        };
+        let message = format!(
+            "run again after a death or a lost connection, it made {count} outputs, fewer than before; \
+             of those it made first, some after the first {count} are missing: make it give the same \
+             outputs in the same order each time, or process this root again"
+        );
+        let error = ItemError {
+            stage,
+            kind: ErrorKind::Divergent,
+            message,
+            attempts: 1,
+            worker: String::new(),
+        };
+        self.count_error(&error);
+        error
     }
 
     /// Whether an expansion may make more outputs now, or should wait for those it has made to leave.

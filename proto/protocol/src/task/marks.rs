@@ -209,7 +209,7 @@ impl Task {
             }
             (Phase::Asking, Verdict::Run) => {
                 *phase = Phase::Running;
-                self.begin_or_resume(input);
+                self.begin_or_resume(now, input);
             }
             (Phase::Asking, Verdict::Alone) => {
                 *phase = Phase::Isolating;
@@ -218,10 +218,13 @@ impl Task {
             }
             (Phase::Holding { crowded }, Verdict::Start) => {
                 *phase = Phase::Alone { crowded: *crowded };
-                self.begin_or_resume(input);
+                self.begin_or_resume(now, input);
             }
             (Phase::Asking | Phase::Isolating | Phase::Holding { .. }, Verdict::Convicted(d)) => {
                 self.convict(now, input, d);
+            }
+            (Phase::Asking | Phase::Isolating | Phase::Holding { .. }, Verdict::Finished) => {
+                self.excuse(now, input);
             }
             (Phase::Leaving { back }, Verdict::Left) => {
                 *phase = if *back { Phase::Asking } else { Phase::Away };
@@ -243,7 +246,13 @@ impl Task {
         }
     }
 
-    fn begin_or_resume(&mut self, input: u64) {
+    fn begin_or_resume(&mut self, now: Time, input: u64) {
+        let entry = self.ledger.get(input).map(|(_, entry)| entry);
+        let lineage = entry.filter(|entry| entry.state == State::Asking).map(|e| &e.lineage);
+        // It may have been finished since it asked.
+        if lineage.is_some_and(|lineage| self.finished(lineage, 1) > 0) {
+            return self.excuse(now, input);
+        }
         match self.ledger.one(input) {
             Some(entry) if entry.state == State::Asking => {
                 entry.state = State::Running;
@@ -252,6 +261,17 @@ impl Task {
             Some(_) => self.effects.push_back(Effect::Resume { input }),
             None => self.drop_mark(input),
         }
+    }
+
+    /// The input is a copy of something that is finished: it needs nothing more.
+    fn excuse(&mut self, now: Time, input: u64) {
+        self.drop_mark(input);
+        if self.ledger.get(input).is_some_and(|(_, entry)| entry.state != State::Asking) {
+            // One that had started and waited has a call, which is dropped with its answer.
+            self.effects.push_back(Effect::Drop { input });
+        }
+        self.release_bytes(input..input + 1);
+        self.drop_finished(now, input..input + 1, true);
     }
 
     /// The input becomes an error item without being tried again.

@@ -134,12 +134,20 @@ pub enum Bug {
     WatermarkTooHigh,
     /// What is given back unstarted counts as acked.
     ReturnTakenAsAck,
+    /// An expansion that ends earlier when it runs again has its second end dropped.
+    LowerEndSwallowed,
+    /// What lies below the watermark is taken for new.
+    FinishedStartedAgain,
+    /// A source ends when it reaches none of the tasks that it sends to.
+    SourceGivesUp,
+    /// The coordinator's: of what is finished, it forgets also that it is.
+    DeathsForgotten,
 }
 
 #[cfg(any(test, feature = "planted-bugs"))]
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::EarlyAck,
         Self::AckedAfterFirstChild,
         Self::DuplicateAckedFirst,
@@ -150,6 +158,10 @@ impl Bug {
         Self::OldConnectionAccepted,
         Self::WatermarkTooHigh,
         Self::ReturnTakenAsAck,
+        Self::LowerEndSwallowed,
+        Self::FinishedStartedAgain,
+        Self::SourceGivesUp,
+        Self::DeathsForgotten,
     ];
 }
 
@@ -272,6 +284,8 @@ pub struct Task {
     op: Op,
     /// The stage's name.
     stage: String,
+    /// Of a terminal: the expansions before it, from the source on.
+    expansions: Vec<String>,
     /// Whether marked inputs ask before they start: functions on workers.
     asks: bool,
     limits: Limits,
@@ -302,6 +316,8 @@ pub struct Task {
     watermarks: Vec<(StageId, u64)>,
     cut: BTreeSet<ChannelId>,
     draining: bool,
+    /// An output link has been up.
+    reached: bool,
     ended: bool,
     /// Since when the coordinator has been heard without a gap, and when last.
     heard: Option<(Time, Time)>,
@@ -313,6 +329,9 @@ pub struct Task {
     watermarks_at: Option<Time>,
     effects: VecDeque<Effect>,
     stats: TaskStats,
+    /// An item that was started although it was known to be finished.
+    #[cfg(any(test, feature = "planted-bugs"))]
+    began_finished: Option<Lineage>,
 }
 
 /// An input link.
@@ -342,6 +361,11 @@ impl Task {
             job,
             op: stage.op,
             stage: stage.name.clone(),
+            expansions: if stage.op == Op::Terminal {
+                pipeline.expansions_before(id.stage)
+            } else {
+                Vec::new()
+            },
             asks: stage.site == Site::Fleet && !matches!(stage.op, Op::Source | Op::Terminal),
             limits,
             slots: 0,
@@ -370,6 +394,7 @@ impl Task {
             watermarks: is_source.then_some((id.stage, position)).into_iter().collect(),
             cut: BTreeSet::new(),
             draining: false,
+            reached: false,
             ended: false,
             heard: None,
             credit: credit::Pool::default(),
@@ -379,6 +404,8 @@ impl Task {
             watermarks_at: None,
             effects: VecDeque::new(),
             stats: TaskStats::default(),
+            #[cfg(any(test, feature = "planted-bugs"))]
+            began_finished: None,
         })
     }
 
@@ -409,9 +436,9 @@ impl Task {
         if self.ended {
             return;
         }
-        self.start_ready();
+        self.start_ready(now);
         self.dispatch(now);
-        self.start_ready();
+        self.start_ready(now);
         self.settle_marks();
         self.regrant(now);
         self.pull(now);

@@ -198,6 +198,7 @@ impl Task {
             }
             let share = self.out_ports[index].share(now);
             while let Some((key, queued)) = self.out_ports[index].pop(share) {
+                let Some(queued) = self.drop_finished_outputs(now, queued) else { continue };
                 let Queued { run, inputs, turn } = queued;
                 let items = run.len();
                 let counts = if run.counts() { items } else { 0 };
@@ -227,6 +228,25 @@ impl Task {
                 self.flush_soon(now);
             }
         }
+    }
+
+    /// What is queued may have been finished meanwhile, by copies of it: that part needs not be sent.
+    /// Answers the rest.
+    fn drop_finished_outputs(&mut self, now: Time, queued: Queued) -> Option<Queued> {
+        let Queued { mut run, inputs, turn } = queued;
+        let finished = self.finished(&run.lineage, run.len());
+        if finished == 0 {
+            return Some(Queued { run, inputs, turn });
+        }
+        if turn == Turn::First {
+            let (waiting, each) = inputs.of(finished);
+            self.ledger.change(waiting, |_, entry| entry.unsent -= each);
+        }
+        self.outputs_acked(now, finished, inputs);
+        (finished < run.len()).then(|| {
+            run = run.slice(finished..run.len());
+            Queued { run, inputs: inputs.after(finished), turn }
+        })
     }
 
     /// Items that left a link, one way or the other.

@@ -4,6 +4,7 @@ use crate::control::TaskEnd;
 use crate::frame::{Accept, Close, CloseReason, Frame, Open, Role};
 use crate::ids::{ChannelId, ConnId, LinkId, TaskId};
 use crate::link::{Flush, Receiver, Sender, Violation};
+use crate::pipeline::Op;
 use crate::time::Time;
 use crate::{VERSIONS, link::Resumed};
 
@@ -247,8 +248,16 @@ impl Task {
         let resume = summary.as_ref().map(|s| s.conn);
         if let Some(link) = self.out_link(key) {
             link.sender.connect(open.conn, summary, policy);
+            self.reach();
         }
         Ok(Accept { version, resume, summary: None, policy: None })
+    }
+
+    /// A task downstream has been reached.
+    fn reach(&mut self) {
+        if !std::mem::replace(&mut self.reached, true) {
+            self.effects.push_back(Effect::Report);
+        }
     }
 
     /// A frame of a connection. One of a superseded connection changes nothing.
@@ -355,6 +364,7 @@ impl Task {
                     accept.policy.ok_or(Violation::Unexpected("an Accept without a policy"))?;
                 if let Some(link) = self.out_link(key) {
                     link.sender.connect(conn, accept.summary, policy);
+                    self.reach();
                 }
                 None
             }
@@ -428,7 +438,7 @@ impl Task {
     /// anything comes from it, at least every quarter of a lease.
     ///
     /// A task ends itself, to be replaced, when none of the peers of an output channel can be reached;
-    /// but only while the coordinator is there and counts them as alive. If they are dead, and it
+    /// a source, which may be the only one there can be, says so and goes on dialling. But only while the coordinator is there and counts them as alive. If they are dead, and it
     /// was paused or away when they died, it needs a lease to notice after it is back: so its silence
     /// starts the count anew, and the count goes to two leases.
     pub fn heard(&mut self, now: Time) {
@@ -441,8 +451,14 @@ impl Task {
             let unreachable = |l: &OutLink| l.wire.lost && l.wire.down_since().is_some_and(long);
             !port.cut && !port.links.is_empty() && port.links.values().all(unreachable)
         };
-        if long(since) && self.out_ports.iter().any(cut_off) {
+        let cut_off = long(since) && self.out_ports.iter().any(cut_off);
+        let stays = self.op == Op::Source;
+        #[cfg(any(test, feature = "planted-bugs"))]
+        let stays = stays && !self.has_bug(super::Bug::SourceGivesUp);
+        if !stays && cut_off {
             self.end(TaskEnd::LostLinks);
+        } else if std::mem::replace(&mut self.source.cut_off, cut_off) != cut_off {
+            self.effects.push_back(Effect::Report);
         }
     }
 }

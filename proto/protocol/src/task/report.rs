@@ -20,6 +20,7 @@ impl Task {
             cut: self.cut.iter().copied().collect(),
             oldest: self.oldest_roots().into_iter().collect(),
             marked: self.marks.reported(),
+            reached: self.reached,
         }
     }
 
@@ -86,6 +87,10 @@ impl Task {
             if link.wire.is_up() && link.receiver.untaken() > link.receiver.outstanding() {
                 return Err(format!("{} from {}: received − taken > window", self.id, key.peer));
             }
+        }
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if let Some(lineage) = &self.began_finished {
+            return Err(format!("{}: started {lineage}, which is finished", self.id));
         }
         if self.busy > 0 && self.ledger.is_empty() {
             return Err(format!("{}: a slot is in use by nobody", self.id));

@@ -12,12 +12,15 @@ use super::{Effect, Task};
 
 impl Task {
     /// Hands queued inputs to free slots.
-    pub(super) fn start_ready(&mut self) {
+    pub(super) fn start_ready(&mut self, now: Time) {
         while self.busy < self.slots {
             if let Some(input) = self.resuming.pop_front() {
                 if self.set_running(&(input..input + 1)).is_some() && self.may_go_on(input) {
                     self.effects.push_back(Effect::Resume { input });
                 }
+                continue;
+            }
+            if self.skip_finished(now) {
                 continue;
             }
             let Some(queued) = self.ready.front() else { return };
@@ -42,6 +45,24 @@ impl Task {
                 self.ask(started.start, lineage);
             }
         }
+    }
+
+    /// The first inputs that are queued may have been finished meanwhile, by copies of theirs. False if
+    /// they have not.
+    fn skip_finished(&mut self, now: Time) -> bool {
+        let Some(queued) = self.ready.front().cloned().filter(|_| self.op != Op::Terminal) else {
+            return false;
+        };
+        let Some((first, entry)) = self.ledger.get(queued.start) else { return false };
+        if entry.lineage.root >= self.watermark(entry.lineage.source) {
+            return false;
+        }
+        let (at, count) = (queued.start - first, entry.count.min(queued.end - first));
+        let finished = self.finished(&entry.lineage.after(at), count - at);
+        let inputs = queued.start..queued.start + finished;
+        self.unqueue(inputs.end);
+        self.drop_finished(now, inputs, true);
+        finished > 0
     }
 
     /// How many inputs a burst may have: as many as can be sent on at once, and small ones only, so that
@@ -108,6 +129,10 @@ impl Task {
         let content = if keeps { entry.content.clone() } else { entry.content.take() };
         let (lineage, marked) = (entry.lineage.clone(), entry.marked);
         let Some(content) = content else { return };
+        #[cfg(any(test, feature = "planted-bugs"))]
+        if self.op != Op::Terminal && lineage.root < self.watermark(lineage.source) {
+            self.began_finished.get_or_insert_with(|| lineage.clone());
+        }
         self.stats.started += content.len();
         if self.op != Op::Terminal {
             self.release_bytes(inputs);

@@ -475,9 +475,9 @@ fn a_dial_whose_link_is_lost_meanwhile_is_abandoned() {
 #[test]
 fn who_reaches_nobody_ends_only_while_the_coordinator_is_heard() {
     let mut bench = Bench::new(Some(4));
-    bench.severed.insert((SOURCE, WORK));
+    bench.severed.insert((WORK, OUT));
     bench.start(&[SOURCE, WORK, OUT]);
-    let heard = |bench: &mut Bench| bench.with(SOURCE, |task, now| task.heard(now));
+    let heard = |bench: &mut Bench| bench.with(WORK, |task, now| task.heard(now));
     heard(&mut bench);
     bench.wait(LEASE * 3);
     assert_eq!(bench.ends, [], "the coordinator is silent: nobody can know who is dead");
@@ -490,7 +490,47 @@ fn who_reaches_nobody_ends_only_while_the_coordinator_is_heard() {
     assert_eq!(bench.ends, [], "it may still have to notice who is dead");
     bench.wait(LEASE / 4);
     heard(&mut bench);
-    assert_eq!(bench.ends, [(SOURCE, TaskEnd::LostLinks)]);
+    assert_eq!(bench.ends, [(WORK, TaskEnd::LostLinks)]);
+}
+
+/// Nobody could take its place.
+#[test]
+fn a_source_that_reaches_nobody_says_so_and_goes_on_dialling() {
+    let mut bench = Bench::new(Some(4));
+    bench.severed.insert((SOURCE, WORK));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 1);
+    let cut_off = |bench: &Bench| bench.report(SOURCE).source.unwrap().cut_off;
+    for _ in 0..20 {
+        bench.wait(LEASE / 4);
+        bench.with(SOURCE, |task, now| task.heard(now));
+    }
+    assert!(cut_off(&bench) && bench.ends.is_empty());
+    bench.severed.clear();
+    bench.wait(LEASE / 4);
+    bench.with(SOURCE, |task, now| task.heard(now));
+    assert!(!cut_off(&bench), "the network is whole again");
+    assert_eq!(bench.started(WORK), ["0"]);
+}
+
+/// Copies of what is finished: one that comes, one that waits for a slot, and one to be sent again.
+#[test]
+fn what_is_below_the_watermark_is_neither_started_nor_sent_again() {
+    let mut bench = Bench::new(Some(4));
+    bench.start(&[SOURCE, WORK, OUT]);
+    bench.make_roots(SOURCE, 3);
+    assert_eq!(bench.started(WORK), ["0"], "there is one slot");
+    // What another worker did: its copies of roots 0 to 2 are acked.
+    bench.with(WORK, |task, now| task.raise_watermark(now, StageId(0), 2));
+    bench.finish(WORK, value());
+    assert_eq!(bench.started(WORK), ["2"], "1 waited for the slot, and is finished");
+    bench.with(WORK, |task, now| task.raise_watermark(now, StageId(0), 3));
+    let sent = |bench: &Bench| bench.stats(WORK).sent;
+    assert_eq!(sent(&bench), 0, "nor is what came of a copy sent on");
+    let items = vec![item(1).into(), item(3).into()];
+    let key = LinkKey { channel: ChannelId(0), peer: SOURCE };
+    bench.with(WORK, |task, now| task.receive(now, key, 7, items));
+    assert_eq!(bench.stats(WORK).duplicates, 2);
 }
 
 const fn task(stage: u32, epoch: u64) -> TaskId {

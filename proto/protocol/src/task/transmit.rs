@@ -105,6 +105,13 @@ impl Task {
         self.blocked.remove(&key);
     }
 
+    /// The highest watermark seen of a source: all roots below it are complete everywhere.
+    #[must_use]
+    pub fn watermark(&self, source: StageId) -> u64 {
+        let known = self.watermarks.iter().find(|(stage, _)| *stage == source);
+        known.map_or(0, |(_, watermark)| *watermark)
+    }
+
     /// A watermark arrived, or the own one rose. A boundary forgets what lies below. Of a stage that is
     /// no source there is none: a peer that speaks of many would be remembered for ever.
     pub(super) fn raise_watermark(&mut self, now: Time, source: StageId, watermark: u64) {

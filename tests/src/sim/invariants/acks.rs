@@ -17,8 +17,8 @@ pub(super) struct Acks {
 
 #[derive(Debug, Default)]
 struct OnWire {
-    /// The items by their number on this connection.
-    items: Vec<Lineage>,
+    /// The items by their number on this connection, and whether they are errors.
+    items: Vec<(Lineage, bool)>,
     settled: Settled,
 }
 
@@ -58,7 +58,7 @@ impl Acks {
         match frame {
             Frame::Items(items) => {
                 let sent = items.batch.iter().flat_map(Run::items);
-                wire.items.extend(sent.map(|item| item.lineage));
+                wire.items.extend(sent.map(|item| (item.lineage.clone(), item.is_error())));
                 Ok(())
             }
             Frame::Ack(ack) => {
@@ -71,7 +71,8 @@ impl Acks {
                     let Some(item) = item else {
                         return broken(format!("acked {number}, which was never sent"));
                     };
-                    if let Err(missing) = boundary.check_safe(item) {
+                    let (item, is_error) = item;
+                    if let Err(missing) = boundary.check_safe(link.to.stage, item, *is_error) {
                         return broken(format!("acked {item}, but {missing} is not delivered"));
                     }
                 }
@@ -90,9 +91,9 @@ impl Acks {
         boundary: &Boundary,
     ) -> Result<(), String> {
         let Some(wire) = self.wires.get(&(link, summary.conn)) else { return Ok(()) };
-        for (number, item) in (0..).zip(&wire.items) {
+        for (number, (item, is_error)) in (0..).zip(&wire.items) {
             if summary.acked.contains(number) {
-                boundary.check_safe(item).map_err(|missing| {
+                boundary.check_safe(link.to.stage, item, *is_error).map_err(|missing| {
                     format!("{link}: a summary has {item} as acked, {missing} is not delivered")
                 })?;
             }

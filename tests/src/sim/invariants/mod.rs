@@ -8,6 +8,7 @@ mod acks;
 pub(super) mod boundary;
 mod credit;
 mod fencing;
+pub(super) mod finished;
 mod manners;
 pub(super) mod own;
 pub(super) mod stored;
