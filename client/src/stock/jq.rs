@@ -11,12 +11,20 @@
 use std::fmt;
 
 use jaq_core::data::JustLut;
+use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File, Loader};
-use jaq_core::{Compiler, Ctx, Exn, Filter, Vars, compile};
+use jaq_core::{Compiler, Ctx, Exn, Filter, Vars};
 use jaq_json::Val;
-use serde::{Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::value;
+use stageline_worker::sdk::BLOCKING_STACK;
+
+use super::{guard, value};
+
+/// The longest expression, in bytes.
+const LONGEST: usize = 16 << 10;
+/// The name under which a guarded expression is compiled.
+const MAIN: &str = "__main";
 
 /// A compiled jq expression.
 pub struct Jq {
@@ -77,17 +85,21 @@ impl Jq {
     /// # Errors
     /// The first thing that is wrong with it, and where.
     pub fn compile(expression: &str) -> Result<Self, JqError> {
-        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-        let funs = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
-        let arena = Arena::default();
-        let modules = Loader::new(defs)
-            .load(&arena, File { code: expression, path: () })
-            .map_err(|errors| load_error(expression, errors))?;
-        let filter = Compiler::default()
-            .with_funs(funs.filter(|(name, ..)| *name != "env"))
-            .compile(modules)
-            .map_err(|errors| undefined(expression, errors))?;
-        Ok(Self { filter, expression: expression.to_owned() })
+        if expression.len() > LONGEST {
+            let message = format!("an expression has at most {LONGEST} bytes: register a function");
+            return Err(at(expression, message, expression.get(..1)));
+        }
+        // Parsing and compiling recurse as deep as the expression is nested.
+        std::thread::scope(|scope| {
+            let compiles = std::thread::Builder::new()
+                .name("jq compiler".to_owned())
+                .stack_size(BLOCKING_STACK)
+                .spawn_scoped(scope, || compile(expression));
+            let compiled = compiles.ok().and_then(|thread| thread.join().ok());
+            compiled.unwrap_or_else(|| {
+                Err(at(expression, "it cannot be compiled here: no thread".to_owned(), None))
+            })
+        })
     }
 
     /// The expression.
@@ -110,7 +122,11 @@ impl Jq {
     /// # Errors
     /// The input does not decode.
     pub fn run_any<'de, D: Deserializer<'de>>(&self, input: D) -> Result<Outputs<'_>, D::Error> {
-        let input = value::from(input)?;
+        Ok(self.run_value(Input(value::from(input)?)))
+    }
+
+    /// Runs it on a value that has been read.
+    pub(super) fn run_value(&self, Input(input): Input) -> Outputs<'_> {
         let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([]));
         let outputs = self.filter.id.run((context, input));
         let mut failed = false;
@@ -120,8 +136,48 @@ impl Jq {
             failed |= output.is_err();
             go_on
         });
-        Ok(Outputs { values: Box::new(values) })
+        Outputs { values: Box::new(values) }
     }
+}
+
+/// A value for an expression, read from any self-describing format. It stays on its thread.
+pub(super) struct Input(Val);
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        value::from(deserializer).map(Self)
+    }
+}
+
+fn compile(expression: &str) -> Result<Jq, JqError> {
+    let defs = || jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+    let funs = || {
+        let all = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
+        all.filter(|(name, ..)| *name != "env")
+    };
+    let file = |code| File { code, path: () };
+    // As it stands first: what is wrong is told with its place in the text.
+    let arena = Arena::default();
+    let modules = Loader::new(defs())
+        .load(&arena, file(expression))
+        .map_err(|errors| load_error(expression, errors))?;
+    let _plain: Filter<JustLut<Val>> = Compiler::default()
+        .with_funs(funs())
+        .compile(modules)
+        .map_err(|errors| undefined(expression, errors))?;
+
+    let Some(term) = load::parse(expression, |parser| parser.term()) else {
+        return Err(at(expression, "not a jq expression".to_owned(), None));
+    };
+    let main = Def { name: MAIN, args: Vec::new(), body: guard::guard(term) };
+    let defs = guard::library(defs()).into_iter().chain([main]);
+    let modules =
+        Loader::new(defs).load(&arena, file(MAIN)).map_err(|errors| load_error(MAIN, errors))?;
+    let filter = Compiler::default()
+        .with_funs(guard::natives(funs()))
+        .compile(modules)
+        .map_err(|errors| undefined(MAIN, errors))?;
+    Ok(Jq { filter, expression: expression.to_owned() })
 }
 
 impl Iterator for Outputs<'_> {
@@ -148,7 +204,7 @@ impl Output {
 
 impl Serialize for Output {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        value::Out(&self.0).serialize(serializer)
+        value::Out(&self.0, 0).serialize(serializer)
     }
 }
 
@@ -207,7 +263,7 @@ fn lexical(expected: &load::lex::Expect<&str>) -> &'static str {
     }
 }
 
-fn undefined(expression: &str, errors: compile::Errors<&str, ()>) -> JqError {
+fn undefined(expression: &str, errors: jaq_core::compile::Errors<&str, ()>) -> JqError {
     let first = errors.into_iter().flat_map(|(_, errors)| errors).next();
     let Some((name, kind)) = first else {
         return at(expression, "not a jq expression".to_owned(), None);
@@ -216,8 +272,8 @@ fn undefined(expression: &str, errors: compile::Errors<&str, ()>) -> JqError {
         ("env" | "$ENV" | "input" | "inputs", _) => {
             format!("`{name}` has no meaning in a stage, which runs on one item on any worker")
         }
-        (_, compile::Undefined::Filter(0)) => format!("there is no function `{name}`"),
-        (_, compile::Undefined::Filter(arity)) => {
+        (_, jaq_core::compile::Undefined::Filter(0)) => format!("there is no function `{name}`"),
+        (_, jaq_core::compile::Undefined::Filter(arity)) => {
             format!("there is no function `{name}` of {arity} parameters")
         }
         _ => format!("there is no {} `{name}`", kind.as_str()),

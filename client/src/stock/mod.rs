@@ -10,6 +10,7 @@
 //! | `jq` | flat_map | any value | the outputs of one jq expression: any number of them |
 
 mod files;
+mod guard;
 mod jq;
 mod registry;
 mod value;

@@ -1,32 +1,44 @@
 //! The stock functions, registered.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use stageline_protocol::pipeline::Op;
-use stageline_worker::sdk::{Registry, StageError, StageFunction};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use stageline_worker::sdk::{BLOCKING_STACK, Emit, Registry, StageError, StageFunction};
 
+use super::guard::{self, Watch};
+use super::jq::{Input, Output};
 use super::{DEFAULT_MAX_BYTES, Jq, read, stat};
 
-/// Outputs of one jq run that wait to be taken.
-const WAITING_OUTPUTS: usize = 64;
+/// What an evaluation may use of its thread's stack: some is left for what is native and recurses, as far
+/// as values are deep.
+const STACK: usize = BLOCKING_STACK / 2;
 
 /// A registry of all stock functions.
 #[must_use]
 pub fn registry() -> Registry {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cores = u32::try_from(cores).unwrap_or(u32::MAX);
     Registry::new()
         .parameterised("jq", Op::FlatMap, |params| {
             let expression: String = decode(params, "a jq expression")?;
             let jq = Jq::compile(&expression).map_err(|error| error.to_string())?;
-            let jq = Arc::new(jq);
-            Ok(StageFunction::try_flat_map(move |input: Value| outputs(jq.clone(), input)))
+            Ok(StageFunction::try_blocking_emit(
+                move |_, input: Input, mut emit: Emit<'_, Output>| {
+                    let wanted = emit.wanted();
+                    let watch =
+                        Watch { stack: STACK, is_over: Box::new(move || !wanted.is_wanted()) };
+                    guard::watched(watch, || {
+                        for output in jq.run_value(input) {
+                            if !emit.emit(output.map_err(StageError::msg)?)? {
+                                break;
+                            }
+                        }
+                        Ok(())
+                    })
+                },
+            ))
         })
-        .slots(u32::try_from(cores).unwrap_or(u32::MAX))
+        .slots(cores)
         .parameterised("read", Op::Map, |params| {
             let max_bytes = if params.is_empty() {
                 DEFAULT_MAX_BYTES
@@ -37,6 +49,8 @@ pub fn registry() -> Registry {
                 read(input, max_bytes).map_err(StageError::msg)
             }))
         })
+        // Each of its calls holds a whole file, twice over while it is encoded.
+        .slots(cores)
         .function(
             "stat",
             StageFunction::try_blocking_map(|input: Value| stat(input).map_err(StageError::msg)),
@@ -49,26 +63,4 @@ fn decode<T: serde::de::DeserializeOwned + 'static>(
 ) -> Result<T, String> {
     stageline_worker::sdk::codec::decode(stageline_protocol::Encoding::MessagePack, params)
         .map_err(|error| format!("its parameter should be {what}: {error}"))
-}
-
-/// Runs the expression on a thread of its own, as far ahead as its outputs are taken: an expression
-/// may compute for long, and may have outputs without end.
-fn outputs(
-    jq: Arc<Jq>,
-    input: Value,
-) -> impl Stream<Item = Result<Value, StageError>> + Send + 'static {
-    let (sender, receiver) = mpsc::channel(WAITING_OUTPUTS);
-    let run = tokio::task::spawn_blocking(move || {
-        for output in jq.run(input) {
-            let output = output.and_then(|output| output.to_json()).map_err(StageError::msg);
-            if sender.blocking_send(output).is_err() {
-                return;
-            }
-        }
-    });
-    // An expression that broke must not pass for one that had no more outputs.
-    let broke = stream::once(run).filter_map(|end| async move {
-        end.err().map(|error| Err(StageError::msg(format!("the expression broke: {error}"))))
-    });
-    ReceiverStream::new(receiver).chain(broke)
 }

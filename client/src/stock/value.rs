@@ -97,13 +97,23 @@ impl<'de> Visitor<'de> for In {
     }
 }
 
-/// A jq value to be written. Texts that are not UTF-8 have their bad bytes replaced by U+FFFD, as
+/// Values are nested no deeper than this where they leave an expression: what reads JSON elsewhere takes
+/// no deeper ones either.
+pub(super) const MOST_DEPTH: usize = 128;
+
+/// A jq value to be written, which has so many values around it. Texts that are not UTF-8 have their bad bytes replaced by U+FFFD, as
 /// jq does; a key of a record that is not text is an error.
-pub(super) struct Out<'a>(pub(super) &'a Val);
+pub(super) struct Out<'a>(pub(super) &'a Val, pub(super) usize);
 
 impl Serialize for Out<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
+        let Self(value, around) = *self;
+        if around == MOST_DEPTH && matches!(value, Val::Arr(_) | Val::Obj(_)) {
+            return Err(S::Error::custom(format_args!(
+                "an output is nested more than {MOST_DEPTH} deep"
+            )));
+        }
+        match value {
             Val::Null => serializer.serialize_unit(),
             Val::Bool(value) => serializer.serialize_bool(*value),
             Val::Num(number) => serialize_number(number, serializer),
@@ -111,7 +121,9 @@ impl Serialize for Out<'_> {
             Val::TStr(text) => serializer.serialize_str(&String::from_utf8_lossy(text)),
             Val::Arr(values) => {
                 let mut seq = serializer.serialize_seq(Some(values.len()))?;
-                values.iter().try_for_each(|value| seq.serialize_element(&Out(value)))?;
+                values
+                    .iter()
+                    .try_for_each(|value| seq.serialize_element(&Out(value, around + 1)))?;
                 seq.end()
             }
             Val::Obj(values) => {
@@ -122,7 +134,7 @@ impl Serialize for Out<'_> {
                             "the key {key} of a record is not text; write ({key} | tostring)"
                         )));
                     };
-                    map.serialize_entry(&*String::from_utf8_lossy(key), &Out(value))?;
+                    map.serialize_entry(&*String::from_utf8_lossy(key), &Out(value, around + 1))?;
                 }
                 map.end()
             }

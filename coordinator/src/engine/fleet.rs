@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use stageline_protocol::control::{Census, Function, Hello, ProcessKind, ProcessStatus};
+use stageline_protocol::control::{
+    AbandonedCalls, Census, Function, Hello, ProcessKind, ProcessStatus,
+};
 use stageline_protocol::graph::Graph;
 use stageline_protocol::pipeline::Stage;
 use stageline_protocol::{Incarnation, StageId, Time};
@@ -19,6 +21,8 @@ pub(super) struct Process {
     pub(super) hello: Hello,
     pub(super) session: Option<SessionId>,
     pub(super) census: Census,
+    /// Calls there that never returned, by function.
+    pub(super) abandoned: Vec<AbandonedCalls>,
     /// When its lease runs out.
     expires: Time,
     /// When it counts as dead because its session broke.
@@ -34,7 +38,10 @@ impl Process {
 
     /// What it would run a stage with: the stage's function, if the two fit.
     pub(super) fn fitting(&self, graph: &Graph, id: StageId, stage: &Stage) -> Option<&Function> {
-        self.function(&stage.function).filter(|function| graph.check_function(id, function).is_ok())
+        let stuck = |calls: &AbandonedCalls| calls.function == stage.function && calls.all_slots();
+        self.function(&stage.function)
+            .filter(|function| graph.check_function(id, function).is_ok())
+            .filter(|_| !self.abandoned.iter().any(stuck))
     }
 
     /// Whether it takes new tasks. One without a session keeps what it has, and may be gone.
@@ -107,15 +114,15 @@ impl Fleet {
     ) -> Option<SessionId> {
         let id = hello.incarnation;
         let older = self.processes.remove(&id);
-        let (older_session, census) =
-            older.map_or((None, Census::default()), |older| (older.session, older.census));
+        let (older_session, census, abandoned) =
+            older.map(|older| (older.session, older.census, older.abandoned)).unwrap_or_default();
         if let Some(older) = older_session {
             self.sessions.remove(&older);
         }
         self.sessions.insert(session, id);
         let expires = now + config.lease;
         let (session, grace, refused) = (Some(session), None, false);
-        let process = Process { hello, session, census, expires, grace, refused };
+        let process = Process { hello, session, census, abandoned, expires, grace, refused };
         self.processes.insert(id, process);
         older_session
     }
@@ -125,7 +132,8 @@ impl Fleet {
         let (census, expires) = (Census::default(), now + config.lease);
         let id = hello.incarnation;
         let (session, grace, refused) = (None, None, false);
-        let process = Process { hello, session, census, expires, grace, refused };
+        let abandoned = Vec::new();
+        let process = Process { hello, session, census, abandoned, expires, grace, refused };
         self.processes.insert(id, process);
     }
 
@@ -148,6 +156,17 @@ impl Fleet {
         if let Some(process) = self.processes.get_mut(&id) {
             process.census = census;
         }
+    }
+
+    /// Answers what was known of its calls that never returned, and what it is called.
+    pub(super) fn abandon(
+        &mut self,
+        id: Incarnation,
+        calls: Vec<AbandonedCalls>,
+    ) -> Option<(Vec<AbandonedCalls>, String)> {
+        let process = self.processes.get_mut(&id)?;
+        let before = std::mem::replace(&mut process.abandoned, calls);
+        Some((before, process.title()))
     }
 
     pub(super) fn renew_all(&mut self, now: Time, config: &Config) {
@@ -236,6 +255,7 @@ impl Fleet {
             connected: process.session.is_some(),
             suspects: 0,
             leaving: process.hello.leaving,
+            abandoned: process.abandoned.clone(),
         };
         let mut all: Vec<_> = self.processes.iter().map(status).collect();
         all.sort_by(|a, b| (a.kind, &a.name, a.incarnation).cmp(&(b.kind, &b.name, b.incarnation)));

@@ -48,8 +48,8 @@ pub(super) struct Job {
     pub(super) reached: BTreeSet<StageId>,
     /// How often a task of a stage that has had none has ended because it reached nobody.
     pub(super) unreached: BTreeMap<StageId, u32>,
-    /// Sources that reach nobody.
-    pub(super) cut_off: BTreeSet<StageId>,
+    /// Sources that reach nobody, and since when.
+    pub(super) cut_off: BTreeMap<StageId, Time>,
     /// Where tasks of a stage are not to be while they can be elsewhere, and until when: they reached
     /// nobody there, or were not reached.
     pub(super) parted: BTreeMap<(StageId, Incarnation), Time>,
@@ -167,7 +167,7 @@ impl Job {
             suspects: Suspects::default(),
             reached: BTreeSet::new(),
             unreached: BTreeMap::new(),
-            cut_off: BTreeSet::new(),
+            cut_off: BTreeMap::new(),
             parted: BTreeMap::new(),
             past: BTreeMap::new(),
             struck: Vec::new(),

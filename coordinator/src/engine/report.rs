@@ -49,6 +49,7 @@ impl Engine {
             if changed {
                 job.changed(now, &self.config);
             }
+            job.note_reached(&said);
             if !life.in_views() || job.is_over() {
                 continue;
             }
@@ -56,18 +57,18 @@ impl Engine {
                 asking.push(epoch);
             }
             job.take_cuts(&said);
-            job.note_reached(&said);
             if let Some(source) = said.source {
                 records.extend(job.take_source(now, stage, source));
-                warnings.extend(job.take_cut_off(stage, &title, source.cut_off));
-                if source.cut_off && up_to_date {
-                    job.part(now, &self.config, &self.fleet, epoch);
-                }
+            }
+            if said.ended.is_none() {
+                let heard = job.take_unreached(now, &self.config, stage, &title, &said);
+                warnings.extend(heard.warning);
+                ends = ends.or(heard.outcome);
+            }
+            if !said.unreached.is_empty() && up_to_date {
+                job.part(now, &self.config, &self.fleet, &said);
             }
             if let Some(end) = said.ended {
-                if end == TaskEnd::LostLinks && up_to_date {
-                    job.part(now, &self.config, &self.fleet, epoch);
-                }
                 let function = job.stage(stage).map(|stage| stage.function.clone());
                 let function = function.and_then(|name| worker.and_then(|w| w.function(&name)));
                 let replayable = function.is_none_or(|function| function.replayable);
@@ -236,6 +237,6 @@ impl Job {
     }
 }
 
-fn failed(kind: FailureKind, message: String) -> Outcome {
+pub(super) fn failed(kind: FailureKind, message: String) -> Outcome {
     Outcome::Failed(Failure { kind, message })
 }

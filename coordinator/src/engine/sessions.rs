@@ -1,8 +1,9 @@
 //! What processes say: hello, signs of life, goodbye; and what happens when they say nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stageline_protocol::control::{Down, Hello, Outcome, ProcessKind, Up, Welcome};
+use stageline_protocol::control::{AbandonedCalls, Down, Hello, Outcome, ProcessKind, Up, Welcome};
 use stageline_protocol::pipeline::Site;
 use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
 
@@ -115,11 +116,40 @@ impl Engine {
                 self.fleet.count(from, census);
                 self.send(from, Down::Alive);
             }
+            Up::Abandoned(calls) => self.abandons(from, calls),
             Up::Report(report) => self.reported(now, from, report),
             Up::Submit(submit) => self.submitted(now, from, submit),
             Up::Cancel(job, reason) => self.client_cancels(now, from, job, reason),
             Up::Leaving => self.leaves(from),
             Up::Goodbye => self.lose(now, from, LEFT, None),
+        }
+    }
+
+    /// Calls on a worker never returned. A function all of whose slots they have is not to be used there
+    /// until they do.
+    fn abandons(&mut self, from: Incarnation, calls: Vec<AbandonedCalls>) {
+        let Some((before, title)) = self.fleet.abandon(from, calls) else { return };
+        let Some(now) = self.fleet.get(from).map(|process| &process.abandoned) else { return };
+        let stuck = |calls: &[AbandonedCalls]| -> BTreeSet<String> {
+            let stuck = calls.iter().filter(|calls| calls.all_slots());
+            stuck.map(|calls| calls.function.clone()).collect()
+        };
+        let (was, is) = (stuck(&before), stuck(now));
+        self.replan |= was != is;
+        for calls in now.iter().filter(|calls| is.contains(&calls.function)) {
+            if !was.contains(&calls.function) {
+                self.out.push_back(Command::Warn(format!(
+                    "{title} runs {:?} no longer: {} calls of it, as many as it has slots, never returned \
+                     (the oldest was given up {:.0?} ago: {}). Mend the function or its input, and restart \
+                     that worker",
+                    calls.function, calls.calls, calls.oldest, calls.example
+                )));
+            }
+        }
+        for function in was.difference(&is) {
+            self.out.push_back(Command::Warn(format!(
+                "{title} runs {function:?} again: calls of it that were given up have returned"
+            )));
         }
     }
 

@@ -12,7 +12,9 @@
 //! timeout, a server that is busy. Its upstream is then acked for fewer outputs, and those that
 //! the first run lost on their way are never made again. So a later end with a lower count closes
 //! the places from there on that have not been applied; if there are any, an error has to be told
-//! ([`Verdict::Closes`]). Thus each root ends in all its values, or in an error that is told.
+//! ([`Verdict::Closes`]). The same holds for the first end, where outputs of another run have come from
+//! beyond it, and not all before the last of them. Thus each root ends in all its values, or in an error
+//! that is told.
 //!
 //! A later end of the same or a higher count hides nothing: its run sent every output before it.
 //!
@@ -275,6 +277,12 @@ impl Expansion {
         self.end.is_some_and(|end| end.count == end.first && self.covers(&(0..end.count)))
     }
 
+    /// How many outputs there must have been, by the last that was applied.
+    fn made(&self) -> u64 {
+        let last = self.places.values().filter_map(RangeSet::last).max();
+        last.map_or(0, |last| last.saturating_add(1))
+    }
+
     fn is_beyond(&self, place: u64) -> bool {
         self.end.is_some_and(|end| place >= end.count)
     }
@@ -282,6 +290,17 @@ impl Expansion {
     fn has(&self, place: u64, branches: &[Step]) -> bool {
         self.places.get(branches).is_some_and(|places| places.contains(place))
     }
+}
+
+/// Whether an output from this place on is itself an expansion, of which something is applied and something
+/// is missing.
+fn has_begun(root: &OfRoot, expanded: &[Step], from: u64) -> bool {
+    let mut first = expanded.to_vec();
+    first.push(Step::Output(from));
+    let mut behind = root.range(first..).map(|(steps, _)| steps);
+    behind.next().is_some_and(|steps| {
+        steps.starts_with(expanded) && matches!(steps.get(expanded.len()), Some(Step::Output(_)))
+    })
 }
 
 /// The branches that begin these steps.
@@ -353,11 +372,15 @@ impl OfSource {
         let (expanded, verdict) = match lineage.steps.split_last() {
             Some((Step::End(count), expanded)) => {
                 let root = self.open.entry(lineage.root).or_default();
+                let begun_beyond = has_begun(root, expanded, *count);
                 let expansion = root.entry(expanded.to_vec()).or_default();
                 let verdict = match expansion.end {
                     None => {
-                        expansion.end = Some(Ended { count: *count, first: *count });
-                        Verdict::Fresh
+                        let made = expansion.made();
+                        let gap = !expansion.covers(&(*count..made)) || begun_beyond;
+                        let first = if gap { made.max(count.saturating_add(1)) } else { *count };
+                        expansion.end = Some(Ended { count: *count, first });
+                        if gap { Verdict::Closes } else { Verdict::Fresh }
                     }
                     Some(end) if *count == end.count || *count == end.first => Verdict::Safe,
                     Some(end) if *count > end.count => Verdict::Divergent { waits: false },

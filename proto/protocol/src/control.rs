@@ -235,6 +235,9 @@ pub struct TaskReport {
     pub marked: Vec<MarkedItem>,
     /// It has had a link to a task downstream.
     pub reached: bool,
+    /// Output channels on which it has reached nobody for two leases, although the coordinator counts
+    /// those at the other end as alive.
+    pub unreached: Vec<ChannelId>,
 }
 
 /// Why a task ended.
@@ -257,9 +260,6 @@ pub struct SourceReport {
     pub exhausted: Option<u64>,
     /// Its window has no room: the root at the watermark keeps it from admitting more.
     pub full: bool,
-    /// It has reached none of the tasks that it sends to for two leases, although the coordinator
-    /// counts them as alive.
-    pub cut_off: bool,
 }
 
 /// Counters (since the task began) and gauges (now) of a task. The end marker of an
@@ -353,6 +353,30 @@ pub struct Census {
     pub timers: u64,
 }
 
+/// Calls of one blocking function in a process that nobody waits for any more (they timed out, or their job
+/// is over) and that still run. Each keeps a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AbandonedCalls {
+    /// The function.
+    pub function: String,
+    /// How many.
+    pub calls: u32,
+    /// How many slots it has there. With all of them taken it can run nothing more.
+    pub slots: u32,
+    /// How long ago the oldest was given up.
+    pub oldest: Duration,
+    /// Which that is, in words.
+    pub example: String,
+}
+
+impl AbandonedCalls {
+    /// Whether the function can run nothing more there.
+    #[must_use]
+    pub const fn all_slots(&self) -> bool {
+        self.calls >= self.slots
+    }
+}
+
 /// A job as the coordinator sees it, for people and for the client that owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobStatus {
@@ -420,6 +444,8 @@ pub struct ProcessStatus {
     pub suspects: u64,
     /// Whether it is leaving: it finishes what it has begun, and takes no more.
     pub leaving: bool,
+    /// Calls there that never returned, by function.
+    pub abandoned: Vec<AbandonedCalls>,
 }
 
 /// What a process sends over its session, after its [`Hello`].
@@ -429,6 +455,9 @@ pub enum Up {
     Hello(Hello),
     /// It is alive.
     Heartbeat(Census),
+    /// Calls that nobody waits for any more, and that still run: always all of it. Said with each
+    /// heartbeat while there are some, and once when there are none any more.
+    Abandoned(Vec<AbandonedCalls>),
     /// What it runs of a job.
     Report(Report),
     /// A client submits a job of its own.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stageline_protocol::control::{Census, Function, Hello, ProcessKind, Welcome};
+use stageline_protocol::control::{AbandonedCalls, Census, Function, Hello, ProcessKind, Welcome};
 use stageline_protocol::{Incarnation, Term};
 
 use super::{
@@ -103,6 +103,30 @@ impl Wire for Census {
             links: p.links,
             children: p.children,
             timers: p.timers,
+        })
+    }
+}
+
+impl Wire for AbandonedCalls {
+    type Proto = v1::AbandonedCalls;
+
+    fn encode(&self) -> v1::AbandonedCalls {
+        v1::AbandonedCalls {
+            function: self.function.clone(),
+            calls: self.calls,
+            slots: self.slots,
+            oldest_micros: micros(self.oldest),
+            example: self.example.clone(),
+        }
+    }
+
+    fn decode(p: v1::AbandonedCalls) -> Result<Self, DecodeError> {
+        Ok(Self {
+            function: p.function,
+            calls: p.calls,
+            slots: p.slots,
+            oldest: Duration::from_micros(p.oldest_micros),
+            example: p.example,
         })
     }
 }

@@ -46,6 +46,7 @@ impl Wire for TaskReport {
             oldest: encode_roots(&self.oldest),
             marked: encode_list(&self.marked),
             reached: self.reached,
+            unreached: encode_channels(&self.unreached),
         }
     }
 
@@ -60,6 +61,7 @@ impl Wire for TaskReport {
             oldest: decode_roots(p.oldest),
             marked: list(p.marked, "marked")?,
             reached: p.reached,
+            unreached: decode_channels(p.unreached),
         })
     }
 }
@@ -89,21 +91,11 @@ impl Wire for SourceReport {
     type Proto = v1::SourceReport;
 
     fn encode(&self) -> v1::SourceReport {
-        v1::SourceReport {
-            watermark: self.watermark,
-            exhausted: self.exhausted,
-            full: self.full,
-            cut_off: self.cut_off,
-        }
+        v1::SourceReport { watermark: self.watermark, exhausted: self.exhausted, full: self.full }
     }
 
     fn decode(p: v1::SourceReport) -> Result<Self, DecodeError> {
-        Ok(Self {
-            watermark: p.watermark,
-            exhausted: p.exhausted,
-            full: p.full,
-            cut_off: p.cut_off,
-        })
+        Ok(Self { watermark: p.watermark, exhausted: p.exhausted, full: p.full })
     }
 }
 

@@ -8,7 +8,7 @@ use stageline_protocol::control::{
 };
 use stageline_protocol::suspect::Verdicts;
 
-use super::{DecodeError, Wire, micros, required};
+use super::{DecodeError, Wire, encode_list, list, micros, required};
 use crate::v1;
 use crate::v1::session_down::Message as DownMessage;
 use crate::v1::session_up::Message as UpMessage;
@@ -20,6 +20,9 @@ impl Wire for Up {
         let message = match self {
             Self::Hello(m) => UpMessage::Hello(m.encode()),
             Self::Heartbeat(m) => UpMessage::Heartbeat(m.encode()),
+            Self::Abandoned(calls) => {
+                UpMessage::Abandoned(v1::Abandoned { functions: encode_list(calls) })
+            }
             Self::Report(m) => UpMessage::Report(m.encode()),
             Self::Submit(m) => UpMessage::Submit(m.encode()),
             Self::Cancel(job, reason) => {
@@ -37,6 +40,7 @@ impl Wire for Up {
             UpMessage::Heartbeat(m) => {
                 Census::decode(m).map(Self::Heartbeat).map_err(|e| e.at("Census"))
             }
+            UpMessage::Abandoned(m) => list(m.functions, "functions").map(Self::Abandoned),
             UpMessage::Report(m) => Report::decode(m).map(Self::Report).map_err(|e| e.at("Report")),
             UpMessage::Submit(m) => Submit::decode(m).map(Self::Submit).map_err(|e| e.at("Submit")),
             UpMessage::Cancel(m) => Ok(Self::Cancel(JobId(m.job), m.reason)),

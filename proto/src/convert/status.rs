@@ -86,6 +86,7 @@ impl Wire for ProcessStatus {
             connected: self.connected,
             suspects: self.suspects,
             leaving: self.leaving,
+            abandoned: encode_list(&self.abandoned),
         }
     }
 
@@ -100,6 +101,7 @@ impl Wire for ProcessStatus {
             connected: p.connected,
             suspects: p.suspects,
             leaving: p.leaving,
+            abandoned: list(p.abandoned, "abandoned")?,
         })
     }
 }

@@ -347,6 +347,18 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
+fn abandoned() -> impl Strategy<Value = AbandonedCalls> {
+    (text(), any::<u32>(), any::<u32>(), any::<u32>(), text()).prop_map(
+        |(function, calls, slots, millis, example)| AbandonedCalls {
+            function,
+            calls,
+            slots,
+            oldest: Duration::from_millis(millis.into()),
+            example,
+        },
+    )
+}
+
 fn census() -> impl Strategy<Value = Census> {
     [number(), number(), number(), number(), number()].prop_map(
         |[runtime_tasks, tasks, links, children, timers]| Census {
@@ -499,18 +511,14 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
         Just(TaskEnd::LostLinks),
         text().prop_map(TaskEnd::Failed),
     ]);
-    let source =
-        option::of((number(), option::of(number()), any::<bool>(), any::<bool>()).prop_map(
-            |(watermark, exhausted, full, cut_off)| SourceReport {
-                watermark,
-                exhausted,
-                full,
-                cut_off,
-            },
-        ));
-    let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3), any::<bool>());
+    let source = option::of(
+        (number(), option::of(number()), any::<bool>())
+            .prop_map(|(watermark, exhausted, full)| SourceReport { watermark, exhausted, full }),
+    );
+    let reach = (any::<bool>(), channels());
+    let rest = (channels(), any::<bool>(), roots(), vec(marked_item(), 0..3), reach);
     (task_id(), ended, stats(), source, rest).prop_map(
-        |(id, ended, stats, source, (cut, over_budget, oldest, marked, reached))| TaskReport {
+        |(id, ended, stats, source, (cut, over_budget, oldest, marked, reach))| TaskReport {
             id,
             ended,
             stats,
@@ -519,7 +527,8 @@ fn task_report() -> impl Strategy<Value = TaskReport> {
             over_budget,
             oldest,
             marked,
-            reached,
+            reached: reach.0,
+            unreached: reach.1,
         },
     )
 }
@@ -546,7 +555,7 @@ pub(super) fn job_status() -> impl Strategy<Value = JobStatus> {
 }
 
 pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
-    let rest = (any::<bool>(), any::<bool>(), number());
+    let rest = (any::<bool>(), any::<bool>(), number(), vec(abandoned(), 0..2));
     (hello(), census(), rest).prop_map(|(hello, census, rest)| ProcessStatus {
         name: hello.name,
         kind: hello.kind,
@@ -557,6 +566,7 @@ pub(super) fn process_status() -> impl Strategy<Value = ProcessStatus> {
         connected: rest.0,
         leaving: rest.1,
         suspects: rest.2,
+        abandoned: rest.3,
     })
 }
 
@@ -574,6 +584,7 @@ pub(super) fn up() -> impl Strategy<Value = Up> {
     prop_oneof![
         hello().prop_map(Up::Hello),
         census().prop_map(Up::Heartbeat),
+        vec(abandoned(), 0..3).prop_map(Up::Abandoned),
         report.prop_map(Up::Report),
         submit.prop_map(Up::Submit),
         (any::<u64>(), text()).prop_map(|(job, why)| Up::Cancel(JobId(job), why)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use stageline_protocol::TaskId;
 use stageline_protocol::Time;
 use stageline_protocol::control::{ProcessKind, TaskEnd, Up};
+use stageline_protocol::pipeline::Op;
 
 use super::cluster::{Cluster, Event};
 use super::gate::Gate;
@@ -165,7 +166,13 @@ impl Cluster {
         let well = |pid: &Pid| self.nodes[*pid].alive && !self.nodes[*pid].leaving;
         let workers: Vec<Pid> = next_to.into_iter().filter(|p| *p != CLIENT).filter(well).collect();
         // What has never reached anybody is taken for a mistake, and fails its job.
-        if workers.is_empty() || self.boundary.delivered() == 0 {
+        let has_reached = |pid: &Pid| {
+            let tasks = self.nodes[*pid].tasks.values().map(|running| &running.task);
+            let mut tasks = tasks.filter(|task| task.op() != Op::Terminal);
+            tasks.all(|task| task.report(None).reached)
+        };
+        let workers: Vec<Pid> = workers.into_iter().filter(has_reached).collect();
+        if workers.is_empty() || !has_reached(&CLIENT) {
             return None;
         }
         let worker = one_of(&mut self.rng, &workers);

@@ -9,6 +9,7 @@ use stageline_protocol::control::{
 use stageline_protocol::suspect::Verdict;
 use stageline_protocol::{Incarnation, Term, Time};
 
+use super::Shape;
 use super::cluster::{Cluster, Event};
 use super::network::Pid;
 use super::node::Node;
@@ -172,7 +173,9 @@ impl Cluster {
             engine::Event::Message { .. } | engine::Event::CancelJob { .. } => {}
         }
         if let engine::Event::Message { message, .. } = &event {
-            self.finished.heard(message);
+            if self.shape != Shape::NamedSource {
+                self.finished.heard(message);
+            }
         }
         self.engine.handle(self.now, event);
         self.drive_engine()
@@ -206,6 +209,7 @@ impl Cluster {
                 }
                 Command::Persist(record) => {
                     self.stored.put(&record);
+                    self.finished.put(&record);
                     self.store.put(&[record]).map_err(|error| error.to_string())?;
                 }
             }

@@ -108,6 +108,8 @@ pub struct Node {
     jobs: BTreeMap<JobId, Job>,
     transports: Transports,
     gate: Gate,
+    /// Whether calls were told to be abandoned.
+    has_abandoned: bool,
     loops: JoinSet<(JobId, TaskId)>,
     handles: BTreeMap<(JobId, TaskId), AbortHandle>,
     started: Instant,
@@ -158,6 +160,7 @@ impl Node {
             jobs: BTreeMap::new(),
             transports,
             gate: Gate::default(),
+            has_abandoned: false,
             loops: JoinSet::new(),
             handles: BTreeMap::new(),
             started: Instant::now(),
@@ -207,6 +210,7 @@ impl Node {
                 _ = heartbeats.tick(), if self.session.is_some() => {
                     let census = self.handle.census();
                     self.send(Up::Heartbeat(census));
+                    self.tell_abandoned();
                 }
                 () = sleep_until(until) => {
                     tracing::warn!("the time to leave is over: what still runs is stopped");
@@ -216,6 +220,16 @@ impl Node {
         }
         self.go().await;
         Stopped::Told
+    }
+
+    /// Says which calls never returned: always, while there are some, and once when there are none.
+    fn tell_abandoned(&mut self) {
+        let calls = self.config.registry.abandoned();
+        let some = !calls.is_empty();
+        if some || std::mem::replace(&mut self.has_abandoned, some) {
+            self.has_abandoned = some;
+            self.send(Up::Abandoned(calls));
+        }
     }
 
     fn send(&self, up: Up) {

@@ -4,8 +4,8 @@
 //! What runs here is one attempt; timeouts, retries, panics and limits are [`super::invoke`]'s.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use stageline_protocol::ErrorKind;
 use stageline_protocol::pipeline::Op;
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
+use super::blocking::Thread;
 use super::burst::{self, Answer, Answers, Burst};
 use super::codec::{self, Payload};
 use super::context::Context;
@@ -43,13 +43,24 @@ pub(crate) enum Body {
 /// How a function is called: an item at a time, and if that is possible, a run at a time.
 #[derive(Clone)]
 pub(crate) struct Calls {
-    pub(crate) each: Call,
+    pub(crate) each: Each,
     pub(crate) burst: Option<Burst>,
+}
+
+/// A function for one item at a time.
+#[derive(Clone)]
+pub(crate) enum Each {
+    Async(Call),
+    Blocking(BlockingCall),
 }
 
 /// One attempt. The function is first called when the future is polled, so a panic shows there.
 pub(crate) type Call =
     Arc<dyn Fn(Context, Payload) -> BoxFuture<'static, Result<Made, Failure>> + Send + Sync>;
+/// One attempt on a thread.
+pub(crate) type BlockingCall = Arc<
+    dyn Fn(Context, Payload, Thread) -> BoxFuture<'static, Result<Made, Failure>> + Send + Sync,
+>;
 /// A source, from a position, whose payloads are of so many bytes at the most.
 pub(crate) type Open = Arc<dyn Fn(Context, u64, usize) -> Roots + Send + Sync>;
 pub(crate) type Outputs = BoxStream<'static, Result<Payload, Failure>>;
@@ -254,6 +265,20 @@ impl StageFunction {
         })
     }
 
+    /// A fallible blocking function that hands out its outputs one by one, while it runs: for what cannot
+    /// be written as an iterator. A failure ends it, after the outputs before.
+    pub fn try_blocking_emit<In, Out, F>(f: F) -> Self
+    where
+        In: DeserializeOwned + 'static,
+        Out: Serialize + 'static,
+        F: Fn(Context, In, Emit<'_, Out>) -> Result<(), StageError> + Send + Sync + 'static,
+    {
+        Self::emitting(move |cx, payload, sender| {
+            let emit = Emit { sender: &sender, outputs: PhantomData };
+            Ok(f(cx, decode(payload)?, emit)?)
+        })
+    }
+
     /// A blocking sink.
     pub fn blocking_for_each<In, M, F>(f: F) -> Self
     where
@@ -313,7 +338,7 @@ impl StageFunction {
                 answer(answered)?.make()
             })
         });
-        let calls = Calls { each, burst: Some(burst) };
+        let calls = Calls { each: Each::Async(each), burst: Some(burst) };
         Self { op, blocking: false, body: Body::Call(calls) }
     }
 
@@ -333,10 +358,11 @@ impl StageFunction {
                 make(answer.await)
             })
         });
-        Self::item_by_item(Op::FlatMap, false, call)
+        Self::item_by_item(Op::FlatMap, Each::Async(call))
     }
 
-    const fn item_by_item(op: Op, blocking: bool, each: Call) -> Self {
+    const fn item_by_item(op: Op, each: Each) -> Self {
+        let blocking = matches!(each, Each::Blocking(_));
         Self { op, blocking, body: Body::Call(Calls { each, burst: None }) }
     }
 
@@ -354,7 +380,7 @@ impl StageFunction {
                 async move { Ok(Made::Many(f.call(|| cx, decode(payload)?).map(encode).boxed())) },
             )
         });
-        Self::item_by_item(Op::FlatMap, false, call)
+        Self::item_by_item(Op::FlatMap, Each::Async(call))
     }
 
     fn opening<R, Out, M, F>(
@@ -383,38 +409,48 @@ impl StageFunction {
         F::Output: 'static,
     {
         let f = Arc::new(f);
-        let call: Call = Arc::new(move |cx, payload| {
-            let f = Arc::clone(&f);
-            Box::pin(
-                async move { on_a_thread(move || make(f.call(|| cx, decode(payload)?))).await? },
-            )
+        let call: BlockingCall = Arc::new(move |cx, payload, thread| {
+            let (f, at) = (Arc::clone(&f), cx.clone());
+            let code = move || make(f.call(|| cx, decode(payload)?));
+            Box::pin(async move { thread.run(at, code).await? })
         });
-        Self::item_by_item(op, true, call)
+        Self::item_by_item(op, Each::Blocking(call))
     }
 
-    /// The iterator stays on the thread that made it, and runs a few outputs ahead of its reader;
-    /// when the reader is dropped, it ends after the output at hand.
+    /// The iterator stays on the thread that made it.
     fn blocking_iterator<In, M, F, I>(f: F, outputs: fn(F::Output) -> Result<I, Failure>) -> Self
     where
-        In: DeserializeOwned + Send + 'static,
+        In: DeserializeOwned + 'static,
         F: Handler<M, In>,
         F::Output: 'static,
         I: Iterator<Item = Result<Payload, Failure>> + 'static,
     {
+        Self::emitting(move |cx, payload, sender| {
+            for output in outputs(f.call(|| cx, decode(payload)?))? {
+                let output = output?;
+                if sender.blocking_send(Ok(output)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The code sends what it makes, a few outputs ahead of its reader; when the reader is dropped, it is
+    /// told so by the next.
+    fn emitting<F>(f: F) -> Self
+    where
+        F: Fn(Context, Payload, mpsc::Sender<Result<Payload, Failure>>) -> Result<(), Failure>
+            + Send
+            + Sync
+            + 'static,
+    {
         let f = Arc::new(f);
-        let call: Call = Arc::new(move |cx, payload| {
-            let f = Arc::clone(&f);
+        let call: BlockingCall = Arc::new(move |cx, payload, thread| {
+            let (f, at) = (Arc::clone(&f), cx.clone());
             Box::pin(async move {
                 let (sender, receiver) = mpsc::channel(BLOCKING_AHEAD);
-                let thread = on_a_thread(move || {
-                    for output in outputs(f.call(|| cx, decode(payload)?))? {
-                        let failed = output.is_err();
-                        if sender.blocking_send(output).is_err() || failed {
-                            break;
-                        }
-                    }
-                    Ok(())
-                });
+                let thread = thread.run(at, move || f(cx, payload, sender));
                 let sent = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
                     receiver.recv().await.map(|output| (output, receiver))
                 });
@@ -424,56 +460,61 @@ impl StageFunction {
                 Ok(Made::Many(sent.chain(ended).boxed()))
             })
         });
-        Self::item_by_item(Op::FlatMap, true, call)
+        Self::item_by_item(Op::FlatMap, Each::Blocking(call))
+    }
+}
+
+/// Where the outputs of a blocking expansion go that makes them one by one: see
+/// [`StageFunction::try_blocking_emit`].
+pub struct Emit<'a, Out> {
+    sender: &'a mpsc::Sender<Result<Payload, Failure>>,
+    outputs: PhantomData<fn(Out)>,
+}
+
+impl<Out: Serialize + 'static> Emit<'_, Out> {
+    /// One more output. Waits while those before it have not left. False when nobody wants any more:
+    /// the function should end then.
+    ///
+    /// # Errors
+    /// The output cannot be encoded, which is to end the function.
+    pub fn emit(&mut self, output: Out) -> Result<bool, StageError> {
+        let payload =
+            encode(output).map_err(|failure| StageError::msg(failure.message).permanent())?;
+        Ok(self.sender.blocking_send(Ok(payload)).is_ok())
+    }
+}
+
+impl<Out> Emit<'_, Out> {
+    /// What tells, also while no output is made, whether somebody still waits for some.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted { sender: self.sender.downgrade() }
+    }
+}
+
+/// Whether somebody still waits for the outputs of a call. Cheap to ask.
+#[derive(Debug)]
+pub struct Wanted {
+    sender: mpsc::WeakSender<Result<Payload, Failure>>,
+}
+
+impl Wanted {
+    /// False once the call has been given up: it timed out, or its job is over.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.sender.upgrade().is_some_and(|sender| !sender.is_closed())
+    }
+}
+
+impl<Out> fmt::Debug for Emit<'_, Out> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Emit")
     }
 }
 
 impl fmt::Debug for StageFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "StageFunction({}{})", if self.blocking { "blocking " } else { "" }, self.op)
-    }
-}
-
-/// Blocking calls that run in this process, those that nobody waits for any more among them. Of the
-/// process and not of a node: what kills it, kills all of it.
-static BLOCKING: AtomicU64 = AtomicU64::new(0);
-
-/// How many blocking calls run in this process, abandoned ones included.
-pub(crate) fn blocking_calls() -> u64 {
-    BLOCKING.load(Ordering::Acquire)
-}
-
-struct Blocking;
-
-impl Blocking {
-    fn count() -> Self {
-        BLOCKING.fetch_add(1, Ordering::AcqRel);
-        Self
-    }
-}
-
-impl Drop for Blocking {
-    fn drop(&mut self) {
-        BLOCKING.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Runs blocking code on a thread for it. Dropped, it is abandoned if it runs, and never starts if it
-/// does not yet.
-fn on_a_thread<R: Send + 'static>(
-    run: impl FnOnce() -> R + Send + 'static,
-) -> impl Future<Output = Result<R, Failure>> + Send + 'static {
-    let span = tracing::Span::current();
-    let counted = move || {
-        let _counted = Blocking::count();
-        span.in_scope(run)
-    };
-    let thread = AbortOnDropHandle::new(tokio::task::spawn_blocking(counted));
-    async move {
-        thread.await.map_err(|e| match e.try_into_panic() {
-            Ok(panic) => Failure::panicked(&*panic),
-            Err(e) => Failure::permanent(ErrorKind::Failed, format_args!("not run: {e}")),
-        })
     }
 }
 

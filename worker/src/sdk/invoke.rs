@@ -13,7 +13,7 @@
 //!   left, so a failure is final: the stream's last item. The timeout holds for the first output, and
 //!   anew for each next one, while it is waited for.
 //! - **Dropping a call** drops an async function at once. A blocking one that has started goes on
-//!   unheard: so does one that times out.
+//!   unheard, on its thread and in its slot: so does one that times out. See [`super::blocking`].
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,19 +21,20 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use stageline_protocol::ErrorKind;
 use tower::retry::RetryLayer;
 use tower::timeout::TimeoutLayer;
 use tower::timeout::error::Elapsed;
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 
+use super::blocking::{Permit, Thread, Threads};
 use super::burst::Burst;
 use super::codec::Payload;
 use super::context::Context;
 use super::error::{Failure, Fault};
-use super::function::{Call, Calls, Made, Outputs};
+use super::function::{Calls, Each, Made, Outputs};
 use super::outputs::{Expansion, admit, close, guarded};
 use super::policy::{Request, Retry, Tried};
 
@@ -89,20 +90,25 @@ pub struct Invoker {
 impl Invoker {
     pub(crate) fn new(
         calls: Calls,
+        threads: Threads,
         timeout: Option<Duration>,
         retries: u32,
         max_payload: usize,
     ) -> Self {
-        let Calls { each: call, burst } = calls;
+        let Calls { each, burst } = calls;
         // Policies are for each call, and layers around it.
         let burst = burst.filter(|_| timeout.is_none() && retries == 0);
         let retry = RetryLayer::new(Retry { retries });
-        let function = Function { call, timeout, max_payload };
+        // A call waits for a thread before its attempt begins: no timeout runs meanwhile.
+        let needs = matches!(each, Each::Blocking(_));
+        let admission = AdmissionLayer { threads: needs.then(|| threads.clone()) };
+        let function = Function { each, threads, timeout, max_payload };
         let invoke = match timeout {
             None => {
                 let service = ServiceBuilder::new()
                     .layer(retry)
                     .map_err(|failure| Tried { failure, attempts: 1 })
+                    .layer(admission)
                     .service(function);
                 Self::of(service)
             }
@@ -113,6 +119,7 @@ impl Invoker {
                         failure: attempt_failure(error, limit),
                         attempts: 1,
                     })
+                    .layer(admission)
                     .layer(TimeoutLayer::new(limit))
                     .service(function);
                 Self::of(service)
@@ -168,15 +175,68 @@ fn attempt_failure(error: BoxError, limit: Duration) -> Failure {
     }
 }
 
+/// An attempt that may begin.
+struct Admitted {
+    request: Request,
+    permit: Option<Permit>,
+}
+
+/// Makes an [`Admission`] of a service.
+struct AdmissionLayer {
+    threads: Option<Threads>,
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admission<S>;
+
+    fn layer(&self, inner: S) -> Admission<S> {
+        Admission { threads: self.threads.clone(), inner }
+    }
+}
+
+/// Waits for a thread, where the function needs one.
+#[derive(Clone)]
+struct Admission<S> {
+    threads: Option<Threads>,
+    inner: S,
+}
+
+impl<S> Service<Request> for Admission<S>
+where
+    S: Service<Admitted> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Either<BoxFuture<'static, Result<S::Response, S::Error>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Some(threads) = self.threads.clone() else {
+            return Either::Right(self.inner.call(Admitted { request, permit: None }));
+        };
+        let inner = self.inner.clone();
+        Either::Left(Box::pin(async move {
+            let permit = threads.permit().await;
+            inner.oneshot(Admitted { request, permit }).await
+        }))
+    }
+}
+
 /// The innermost service: one attempt.
 #[derive(Clone)]
 struct Function {
-    call: Call,
+    each: Each,
+    threads: Threads,
     timeout: Option<Duration>,
     max_payload: usize,
 }
 
-impl Service<Request> for Function {
+impl Service<Admitted> for Function {
     type Response = Reply;
     type Error = Failure;
     type Future = Attempt;
@@ -185,10 +245,17 @@ impl Service<Request> for Function {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Attempt {
-        let attempt = request.cx.attempt();
+    fn call(&mut self, admitted: Admitted) -> Attempt {
+        let Admitted { request: Request { cx, input, .. }, permit } = admitted;
+        let attempt = cx.attempt();
+        let call = match &self.each {
+            Each::Async(call) => call(cx, input),
+            Each::Blocking(call) => {
+                call(cx, input, Thread { threads: self.threads.clone(), permit })
+            }
+        };
         Attempt {
-            state: AttemptState::Calling((self.call)(request.cx, request.input)),
+            state: AttemptState::Calling(call),
             timeout: self.timeout,
             max_payload: self.max_payload,
             attempt,

@@ -34,6 +34,7 @@
 //! wrong, a panic included, comes back as a [`Fault`], which the runtime makes an error item of: a
 //! stage function can neither end its worker nor lose an item.
 
+mod blocking;
 mod burst;
 pub mod codec;
 mod context;
@@ -52,13 +53,14 @@ mod roots;
 mod tests;
 mod type_name;
 
+pub use blocking::BLOCKING_STACK;
+pub(crate) use blocking::blocking_calls;
 pub(crate) use burst::{Burst, Outcome, Outcomes, Rest};
 pub use codec::Payload;
 pub use context::{Context, TaskContext};
 pub(crate) use error::panic_message;
 pub use error::{Fault, StageError};
-pub use function::StageFunction;
-pub(crate) use function::blocking_calls;
+pub use function::{Emit, StageFunction, Wanted};
 pub use handler::{ContextAndInput, Handler, InputOnly};
 pub use invoke::{Invoker, Reply, Slot};
 pub use name::{Sink, SinkName, Source, SourceName, Stage, StageName};

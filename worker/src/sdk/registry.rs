@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::fmt;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use stageline_protocol::control::Function;
+use stageline_protocol::control::{AbandonedCalls, Function};
 use stageline_protocol::pipeline::{Op, Stage, TypeTag};
 
+use super::blocking::Threads;
 use super::context::Context;
 use super::function::{Body, StageFunction};
 use super::invoke::Invoker;
@@ -68,6 +69,8 @@ struct Entry {
     input: Option<TypeTag>,
     output: Option<TypeTag>,
     replayable: bool,
+    /// Of a blocking function, once it has been used; shared by all clones.
+    threads: Arc<OnceLock<Threads>>,
 }
 
 #[derive(Clone)]
@@ -286,10 +289,28 @@ impl Registry {
     pub fn invoker(&self, stage: &Stage) -> Result<Invoker, String> {
         match self.resolve(stage)?.body {
             Body::Call(call) => {
-                Ok(Invoker::new(call, stage.timeout, stage.retries, self.max_payload))
+                let threads = self.threads(&stage.function);
+                Ok(Invoker::new(call, threads, stage.timeout, stage.retries, self.max_payload))
             }
             Body::Open(_) => Err(format!("stage {:?} is a source, and takes no items", stage.name)),
         }
+    }
+
+    /// The threads of a function: as many as it has slots, whichever tasks use them.
+    fn threads(&self, function: &str) -> Threads {
+        match self.entries.get(function) {
+            Some(entry) => {
+                entry.threads.get_or_init(|| Threads::new(function, entry.slots())).clone()
+            }
+            None => Threads::new(function, cores()),
+        }
+    }
+
+    /// Calls of blocking functions that nobody waits for any more, and that still run.
+    #[must_use]
+    pub fn abandoned(&self) -> Vec<AbandonedCalls> {
+        let threads = self.entries.values().filter_map(|entry| entry.threads.get());
+        threads.filter_map(Threads::abandoned).collect()
     }
 
     /// The roots of a source stage, from a position on. A fault stands for one root, and the source
@@ -373,7 +394,14 @@ impl Registry {
         if self.entries.contains_key(&name) {
             self.mistakes.push(twice(&name));
         }
-        let entry = Entry { function, slots: None, input, output, replayable: true };
+        let entry = Entry {
+            function,
+            slots: None,
+            input,
+            output,
+            replayable: true,
+            threads: Arc::default(),
+        };
         self.entries.insert(name.clone(), entry);
         self.last = Some(name);
         self

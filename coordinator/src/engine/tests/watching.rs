@@ -65,7 +65,7 @@ fn the_root_that_holds_a_source_up_is_named_with_its_stage() {
     world.submit(client, p);
     let held = |world: &World| world.engine.job(JOB, world.now).unwrap().held_up_by;
 
-    let says = |full| Some(SourceReport { watermark: 4, exhausted: None, full, cut_off: false });
+    let says = |full| Some(SourceReport { watermark: 4, exhausted: None, full });
     world.tell(worker, 0, |task| task.source = says(false));
     assert_eq!(held(&world), [], "more may come");
     world.tell(worker, 0, |task| task.source = says(true));

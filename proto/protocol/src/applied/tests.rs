@@ -69,6 +69,27 @@ fn a_lower_end_closes_what_has_not_been_applied() {
     assert_eq!(applied.apply(&out(3), 12), Verdict::Divergent { waits: false });
 }
 
+/// The first run died after output 5 and before its end, and its outputs 3 and 4 with it.
+#[test]
+fn a_first_end_closes_what_is_missing_before_what_has_come_from_beyond_it() {
+    let mut applied = Applied::new();
+    for n in [0, 1, 2, 5] {
+        deliver(&mut applied, &out(n));
+    }
+    assert_eq!(applied.apply(&end(3), 7), Verdict::Closes, "3 and 4 are missing before 5");
+    assert_eq!(applied.apply(&out(4), 8), Verdict::Divergent { waits: true });
+
+    let mut applied = Applied::new();
+    for n in 0..6 {
+        deliver(&mut applied, &out(n));
+    }
+    deliver(&mut applied, &end(3));
+
+    let mut applied = Applied::new();
+    deliver(&mut applied, &out(3).with(Step::Output(0)));
+    assert_eq!(applied.apply(&end(3), 7), Verdict::Closes, "3 is there in part");
+}
+
 #[test]
 fn a_lower_end_that_hides_nothing_is_a_copy() {
     let mut applied = Applied::new();

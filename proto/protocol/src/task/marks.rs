@@ -265,7 +265,8 @@ impl Task {
 
     /// The input is a copy of something that is finished: it needs nothing more.
     fn excuse(&mut self, now: Time, input: u64) {
-        self.drop_mark(input);
+        // One that was noted as running alone gives the process up only when that has been heard.
+        self.unmark(input);
         if self.ledger.get(input).is_some_and(|(_, entry)| entry.state != State::Asking) {
             // One that had started and waited has a call, which is dropped with its answer.
             self.effects.push_back(Effect::Drop { input });

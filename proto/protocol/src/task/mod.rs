@@ -318,6 +318,8 @@ pub struct Task {
     draining: bool,
     /// An output link has been up.
     reached: bool,
+    /// Output channels on which nobody has been reached for long.
+    unreached: BTreeSet<ChannelId>,
     ended: bool,
     /// Since when the coordinator has been heard without a gap, and when last.
     heard: Option<(Time, Time)>,
@@ -395,6 +397,7 @@ impl Task {
             cut: BTreeSet::new(),
             draining: false,
             reached: false,
+            unreached: BTreeSet::new(),
             ended: false,
             heard: None,
             credit: credit::Pool::default(),

@@ -88,6 +88,11 @@ impl OutPort {
             .collect()
     }
 
+    /// Whether all its links have been given up.
+    pub(super) fn reaches_nobody(&self) -> bool {
+        !self.cut && !self.links.is_empty() && self.links.values().all(|link| link.wire.lost)
+    }
+
     pub(super) const fn backlog(&self) -> u64 {
         self.queued_items
     }

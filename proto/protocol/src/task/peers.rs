@@ -41,6 +41,7 @@ impl Task {
             }
             self.cut_output(now, *channel);
         }
+        self.reconsider_unreached();
         self.redial(now);
         self.settle_down(now);
     }
@@ -255,6 +256,7 @@ impl Task {
 
     /// A task downstream has been reached.
     fn reach(&mut self) {
+        self.reconsider_unreached();
         if !std::mem::replace(&mut self.reached, true) {
             self.effects.push_back(Effect::Report);
         }
@@ -447,17 +449,33 @@ impl Task {
         let since = if now.since(last) > lease / 2 { now } else { since };
         self.heard = Some((since, now));
         let long = |since: Time| now.since(since) >= lease * 2;
-        let cut_off = |port: &OutPort| {
-            let unreachable = |l: &OutLink| l.wire.lost && l.wire.down_since().is_some_and(long);
-            !port.cut && !port.links.is_empty() && port.links.values().all(unreachable)
-        };
-        let cut_off = long(since) && self.out_ports.iter().any(cut_off);
+        let before = self.unreached.len();
+        if long(since) {
+            let unreachable = |l: &OutLink| l.wire.down_since().is_some_and(long);
+            let ports = self.out_ports.iter().filter(|port| port.reaches_nobody());
+            let cut_off = ports.filter(|port| port.links.values().all(unreachable));
+            self.unreached.extend(cut_off.map(|port| port.channel));
+        }
         let stays = self.op == Op::Source;
         #[cfg(any(test, feature = "planted-bugs"))]
         let stays = stays && !self.has_bug(super::Bug::SourceGivesUp);
-        if !stays && cut_off {
+        if !stays && !self.unreached.is_empty() {
             self.end(TaskEnd::LostLinks);
-        } else if std::mem::replace(&mut self.source.cut_off, cut_off) != cut_off {
+        } else if self.unreached.len() > before {
+            self.effects.push_back(Effect::Report);
+        }
+    }
+
+    /// There may be links again, or others.
+    fn reconsider_unreached(&mut self) {
+        if self.unreached.is_empty() || self.ended {
+            return;
+        }
+        let ports = self.out_ports.iter().filter(|port| port.reaches_nobody());
+        let nobody: Vec<ChannelId> = ports.map(|port| port.channel).collect();
+        let before = self.unreached.len();
+        self.unreached.retain(|channel| nobody.contains(channel));
+        if self.unreached.len() < before {
             self.effects.push_back(Effect::Report);
         }
     }

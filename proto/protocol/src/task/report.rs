@@ -21,6 +21,7 @@ impl Task {
             oldest: self.oldest_roots().into_iter().collect(),
             marked: self.marks.reported(),
             reached: self.reached,
+            unreached: self.unreached.iter().copied().collect(),
         }
     }
 

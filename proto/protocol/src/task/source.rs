@@ -24,8 +24,6 @@ const LARGEST_WINDOW: u64 = 1 << 18;
 pub(super) struct State {
     pulling: bool,
     pub(super) paused: bool,
-    /// None of the tasks that it sends to has been reached for long.
-    pub(super) cut_off: bool,
     /// Whether it may be replaced: its position is stored elsewhere, which then decides what is
     /// announced.
     stored: bool,
@@ -185,7 +183,6 @@ impl Task {
             watermark: window.watermark(),
             exhausted: window.exhausted(),
             full: window.exhausted().is_none() && window.room() == 0,
-            cut_off: self.source.cut_off,
         })
     }
 }

@@ -500,7 +500,7 @@ fn a_source_that_reaches_nobody_says_so_and_goes_on_dialling() {
     bench.severed.insert((SOURCE, WORK));
     bench.start(&[SOURCE, WORK, OUT]);
     bench.make_roots(SOURCE, 1);
-    let cut_off = |bench: &Bench| bench.report(SOURCE).source.unwrap().cut_off;
+    let cut_off = |bench: &Bench| bench.report(SOURCE).unreached == [ChannelId(0)];
     for _ in 0..20 {
         bench.wait(LEASE / 4);
         bench.with(SOURCE, |task, now| task.heard(now));
@@ -511,6 +511,23 @@ fn a_source_that_reaches_nobody_says_so_and_goes_on_dialling() {
     bench.with(SOURCE, |task, now| task.heard(now));
     assert!(!cut_off(&bench), "the network is whole again");
     assert_eq!(bench.started(WORK), ["0"]);
+}
+
+/// What it did not reach has been moved: it has a new neighbour, and knows nothing ill of that.
+#[test]
+fn a_source_that_is_told_of_other_neighbours_counts_anew() {
+    let mut bench = Bench::new(Some(4));
+    bench.severed.insert((SOURCE, WORK));
+    bench.start(&[SOURCE, WORK, OUT]);
+    for _ in 0..20 {
+        bench.wait(LEASE / 4);
+        bench.with(SOURCE, |task, now| task.heard(now));
+    }
+    assert_eq!(bench.report(SOURCE).unreached, [ChannelId(0)]);
+    bench.remove(WORK);
+    bench.add(OTHER);
+    bench.plan_all();
+    assert_eq!(bench.report(SOURCE).unreached, []);
 }
 
 /// Copies of what is finished: one that comes, one that waits for a slot, and one to be sent again.

@@ -1,8 +1,9 @@
 //! What the coordinator has heard to be finished never starts again with its leave, also after it was
-//! started anew.
+//! started anew. (Of a named source, what counts is stored: another may take its place there.)
 
 use std::collections::BTreeMap;
 
+use stageline_coordinator::store::Record;
 use stageline_protocol::StageId;
 use stageline_protocol::control::{Down, Up};
 use stageline_protocol::suspect::Verdict;
@@ -14,7 +15,14 @@ pub(in crate::sim) struct Finished {
 }
 
 impl Finished {
-    /// The coordinator hears something.
+    /// The coordinator has stored something.
+    pub(in crate::sim) fn put(&mut self, record: &Record) {
+        if let Record::Position { stage, position, .. } = record {
+            self.watermarks.insert(*stage, *position);
+        }
+    }
+
+    /// The coordinator hears something of a source in the client.
     pub(in crate::sim) fn heard(&mut self, message: &Up) {
         let Up::Report(report) = message else { return };
         for task in &report.tasks {
