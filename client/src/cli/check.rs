@@ -6,6 +6,7 @@ use std::path::Path;
 use stageline_protocol::graph::nearest;
 
 use super::file::{FileError, PipelineFile, SinkSpec, StageSpec};
+use super::sink::place::{self, PlaceError};
 use super::source::{Inputs, SourceError};
 use super::units::show_duration;
 use crate::Registry;
@@ -24,6 +25,14 @@ pub enum CheckError {
         /// What is missing.
         error: SourceError,
     },
+    /// What is written would destroy something else.
+    #[error("{}: {error}", file.display())]
+    Place {
+        /// The pipeline file.
+        file: std::path::PathBuf,
+        /// What is in the same place.
+        error: PlaceError,
+    },
 }
 
 /// Reads a pipeline file, looks whether its inputs are there, and says what it means: one line for
@@ -36,6 +45,8 @@ pub fn check(path: &Path, registry: &Registry) -> Result<String, CheckError> {
     let file = PipelineFile::load(path)?;
     let inputs = Inputs::resolve(&file.source)
         .map_err(|error| CheckError::Source { file: path.to_owned(), error })?;
+    place::check(&file, &inputs)
+        .map_err(|error| CheckError::Place { file: path.to_owned(), error })?;
     let functions: Vec<String> = registry.functions().into_iter().map(|f| f.name).collect();
     Ok(describe(&file, &inputs, &functions))
 }

@@ -8,6 +8,7 @@ mod checker;
 mod hostile;
 #[path = "../../../client/examples/broken_links/html.rs"]
 mod html;
+mod places;
 #[path = "../../../client/examples/broken_links/stages.rs"]
 mod stages;
 

@@ -9,6 +9,7 @@
 //! file by that name is always whole. What is no regular file (a device, a named pipe) is written in
 //! place.
 
+pub mod place;
 mod target;
 
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ use stageline_protocol::lineage::Lineage;
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::SinkSpec;
+use place::{ERRORS, OUTPUT};
 use target::Target;
 
 /// What is written is handed to the system when it has so many bytes.
@@ -39,11 +41,13 @@ pub enum SinkError {
     },
     /// No room is left.
     #[error(
-        "the disk is full: cannot write to {place}. Make room, or write elsewhere with --output"
+        "the disk is full: cannot write to {place}. Make room, or write elsewhere with {option}"
     )]
     Full {
         /// The file's name, or "standard output".
         place: String,
+        /// The option that names another place.
+        option: &'static str,
     },
     /// The folder of the file is not there.
     #[error("cannot create {}: there is no folder {}. Create it first", path.display(), folder.display())]
@@ -73,11 +77,13 @@ pub enum SinkError {
 }
 
 impl SinkError {
-    fn io(place: &str, error: io::Error) -> Self {
+    fn io(place: &str, option: &'static str, error: io::Error) -> Self {
         let place = place.to_owned();
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Closed { place },
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { place },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { place, option }
+            }
             _ => Self::Io { place, error },
         }
     }
@@ -134,28 +140,32 @@ enum Order {
 }
 
 impl Sink {
-    /// Opens the sink that a pipeline file names.
+    /// Opens the sink of results that a pipeline file names.
     ///
     /// # Errors
     /// The file's folder is not there or cannot be written to.
     pub fn open(spec: &SinkSpec) -> Result<Self, SinkError> {
         match spec {
             SinkSpec::Stdout => {
-                Self::start(Target::Plain(Box::new(io::stdout())), "standard output")
+                Self::start(Target::Plain(Box::new(io::stdout())), "standard output", OUTPUT)
             }
-            SinkSpec::File(path) => Self::file(path),
+            SinkSpec::File(path) => Self::file(path, OUTPUT),
         }
     }
 
-    /// Opens a file of JSON lines.
+    /// Opens the file of error items.
     ///
     /// # Errors
     /// The file's folder is not there or cannot be written to.
-    pub fn file(path: &Path) -> Result<Self, SinkError> {
-        Self::start(Target::file(path)?, &path.display().to_string())
+    pub fn errors(path: &Path) -> Result<Self, SinkError> {
+        Self::file(path, ERRORS)
     }
 
-    fn start(target: Target, place: &str) -> Result<Self, SinkError> {
+    fn file(path: &Path, option: &'static str) -> Result<Self, SinkError> {
+        Self::start(Target::file(path, option)?, &path.display().to_string(), option)
+    }
+
+    fn start(target: Target, place: &str, option: &'static str) -> Result<Self, SinkError> {
         let (orders, receiver) = mpsc::channel(WAITING_LINES);
         let (result, outcome) = oneshot::channel();
         let name = place.to_owned();
@@ -164,9 +174,10 @@ impl Sink {
             .name("sink".to_owned())
             .spawn(move || {
                 // Nobody asks any more when the sink was dropped.
-                let _ = result.send(run(target, receiver).map_err(|e| SinkError::io(&name, e)));
+                let failed = |error| SinkError::io(&name, option, error);
+                let _ = result.send(run(target, receiver).map_err(failed));
             })
-            .map_err(|error| SinkError::io(place, error))?;
+            .map_err(|error| SinkError::io(place, option, error))?;
         Ok(Self {
             orders: Some(orders),
             outcome: Some(outcome),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::SinkError;
+use super::place::{folder_of, resolved};
 
 /// Something to write to, and for a file, how it becomes whole.
 pub(super) enum Target {
@@ -23,10 +24,10 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Prepares a file. A symbolic link stays: what it leads to is replaced.
-    pub(super) fn file(path: &Path) -> Result<Self, SinkError> {
+    /// Prepares a file, which that option names. A symbolic link stays: what it leads to is replaced.
+    pub(super) fn file(path: &Path, option: &'static str) -> Result<Self, SinkError> {
         let place = path.display().to_string();
-        let failed = |error| SinkError::io(&place, error);
+        let failed = |error| SinkError::io(&place, option, error);
         let path = match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 return Err(SinkError::Folder { path: path.to_owned() });
@@ -35,13 +36,9 @@ impl Target {
                 let device = OpenOptions::new().write(true).open(path).map_err(failed)?;
                 return Ok(Self::Plain(Box::new(device)));
             }
-            Ok(_) => fs::canonicalize(path).map_err(failed)?,
-            Err(_) => path.to_owned(),
+            _ => resolved(path),
         };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&path);
         if !folder.is_dir() {
             let folder = folder.to_owned();
             return Err(SinkError::NoFolder { path, folder });
@@ -69,8 +66,7 @@ impl Target {
                 temporary.persist(&path).map_err(|error| error.error)?;
                 // The new name, too, is to survive a power cut. Not every file system can do that,
                 // and the file itself is whole either way.
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+                if let Ok(folder) = File::open(folder_of(&path)) {
                     let _ = folder.sync_all();
                 }
                 Ok(())

@@ -44,7 +44,7 @@ impl Write for Limited {
 fn limited(room: usize, failure: io::ErrorKind) -> (Sink, Arc<Mutex<Vec<u8>>>) {
     let written = Arc::default();
     let writer = Limited { room, failure, written: Arc::clone(&written) };
-    (Sink::start(Target::Plain(Box::new(writer)), "the place").expect("starts"), written)
+    (Sink::start(Target::Plain(Box::new(writer)), "the place", OUTPUT).expect("starts"), written)
 }
 
 /// Sends until the sink fails.
@@ -62,7 +62,7 @@ fn a_file_takes_its_place_when_it_is_whole() {
     let path = folder.path().join("out.jsonl");
     fs::write(&path, "old\n").expect("written");
     block_on(async {
-        let mut sink = Sink::file(&path).expect("opens");
+        let mut sink = Sink::file(&path, OUTPUT).expect("opens");
         sink.send(&json!({"b": 1, "a": [null, "ö\n"]})).await.expect("taken");
         sink.send(&json!("x")).await.expect("taken");
         assert_eq!(fs::read_to_string(&path).expect("there"), "old\n");
@@ -79,7 +79,7 @@ fn an_aborted_or_dropped_sink_leaves_nothing() {
     let path = folder.path().join("out.jsonl");
     block_on(async {
         for abort in [true, false] {
-            let mut sink = Sink::file(&path).expect("opens");
+            let mut sink = Sink::file(&path, OUTPUT).expect("opens");
             sink.send(&json!(1)).await.expect("taken");
             assert_eq!(names(folder.path()).len(), 1, "the temporary file");
             if abort {
@@ -98,18 +98,22 @@ fn a_link_stays_and_what_it_leads_to_is_replaced() {
     let (real, link) = (folder.path().join("real"), folder.path().join("link"));
     fs::write(&real, "old").expect("written");
     std::os::unix::fs::symlink("real", &link).expect("linked");
-    block_on(Sink::file(&link).expect("opens").finish()).expect("finishes");
+    block_on(Sink::file(&link, OUTPUT).expect("opens").finish()).expect("finishes");
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
     assert_eq!(fs::read_to_string(&real).expect("there"), "");
+    // Also one to what is not there yet.
+    fs::remove_file(&real).expect("removed");
+    block_on(Sink::file(&link, OUTPUT).expect("opens").finish()).expect("finishes");
+    assert!(fs::symlink_metadata(&link).expect("there").is_symlink() && real.exists());
 }
 
 #[test]
 fn a_place_that_cannot_be_a_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let error = Sink::file(folder.path()).expect_err("a folder").to_string();
+    let error = Sink::file(folder.path(), OUTPUT).expect_err("a folder").to_string();
     assert!(error.contains("it is a folder"), "{error}");
     let path = folder.path().join("no/where.jsonl");
-    let error = Sink::file(&path).expect_err("no folder").to_string();
+    let error = Sink::file(&path, OUTPUT).expect_err("no folder").to_string();
     assert!(error.contains("where.jsonl") && error.contains("there is no folder"), "{error}");
 }
 
@@ -117,7 +121,7 @@ fn a_place_that_cannot_be_a_file_is_named() {
 fn a_full_disk_is_named() {
     let (mut sink, _) = limited(100_000, io::ErrorKind::StorageFull);
     let error = block_on(fill(&mut sink));
-    assert!(matches!(&error, SinkError::Full { place } if place == "the place"), "{error}");
+    assert!(matches!(&error, SinkError::Full { place, .. } if place == "the place"), "{error}");
     assert!(error.to_string().contains("the disk is full"));
     block_on(async {
         assert!(sink.send(&json!(1)).await.is_err(), "once failed, it stays failed");
@@ -129,12 +133,13 @@ fn a_full_disk_is_named() {
 #[test]
 fn a_device_is_written_in_place() {
     let error = block_on(async {
-        let mut sink = Sink::file(Path::new("/dev/full")).expect("opens");
+        let mut sink = Sink::errors(Path::new("/dev/full")).expect("opens");
         let _ = sink.send(&json!(1)).await;
         sink.finish().await.expect_err("full")
     });
-    assert!(matches!(&error, SinkError::Full { place } if place == "/dev/full"), "{error}");
-    block_on(Sink::file(Path::new("/dev/null")).expect("opens").finish()).expect("finishes");
+    assert!(matches!(&error, SinkError::Full { place, .. } if place == "/dev/full"), "{error}");
+    assert!(error.to_string().ends_with("with --errors"), "{error}");
+    block_on(Sink::file(Path::new("/dev/null"), OUTPUT).expect("opens").finish()).expect("finishes");
     assert!(!fs::metadata("/dev/null").expect("there").is_file());
 }
 

@@ -153,6 +153,15 @@ impl Inputs {
         }
     }
 
+    /// The files that will be read, or whose paths are the roots.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Lines(paths) | Self::Files(paths) => paths,
+            Self::Stdin => &[],
+        }
+    }
+
     /// Starts to read.
     ///
     /// # Errors
