@@ -73,8 +73,7 @@ pub(super) async fn run(args: Run, registry: Registry, screen: &Screen) -> anyho
 
 /// Finds the inputs, and sees to it that nothing that is written destroys anything else.
 fn look_around(file: PipelineFile) -> anyhow::Result<(PipelineFile, Inputs)> {
-    let inputs =
-        Inputs::resolve(&file.source).with_context(|| file.path.display().to_string())?;
+    let inputs = Inputs::resolve(&file.source).with_context(|| file.path.display().to_string())?;
     place::check(&file, &inputs)?;
     if let (SinkSpec::Stdout, Some(errors)) = (&file.sink, &file.errors) {
         place::check_beside_stdout(errors)?;

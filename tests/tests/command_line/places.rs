@@ -1,13 +1,15 @@
 //! Where results, error items and inputs meet: one file for two things, named pipes, slow readers.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use stageline_tests::cluster::guarded;
+use stageline_protocol::control::ProcessKind;
+use stageline_tests::cluster::{Cluster, Process, eventually, guarded, processes};
 
-use crate::{command, run};
+use crate::{PROGRAM, command, run};
 
 /// Numbers, of which one fails.
 const HALVES: &str = "source: { lines: numbers.txt }\nstages: [{ jq: 'tonumber | if . == 2 then error(\"two\") end' }]\n";
@@ -107,4 +109,58 @@ async fn an_input_may_be_replaced_by_what_comes_of_it() {
     let ran = run(command(dir.path(), &["run", "p.yaml", "--output", "./pipe"])).await;
     assert_eq!(ran.code, Some(2), "a pipe that feeds itself: {}", ran.told);
     assert!(ran.told.contains("--output ./pipe"), "{}", ran.told);
+}
+
+#[tokio::test]
+async fn a_named_pipe_is_read_once_and_whole() {
+    let dir = folder();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    pipe(Path::new(&at("pipe")));
+    let yaml = format!("source: {{ lines: '{}' }}\nstages: [{{ jq: tonumber }}]\n", at("pipe"));
+    fs::write(at("p.yaml"), yaml).unwrap();
+    for round in 0..10 {
+        let (pipe, output) = (at("pipe"), at(&format!("out-{round}")));
+        let writes = std::thread::spawn(move || {
+            File::options().write(true).open(pipe)?.write_all(b"1\n2\n3\n")
+        });
+        let arguments = ["run", &at("p.yaml"), "--output", &output];
+        let mut process = Process::start(PROGRAM, &arguments, dir.path(), "run");
+        let mut code = None;
+        eventually("it reads the pipe to its end", async || {
+            code = process.ended();
+            code.is_some()
+        })
+        .await;
+        assert_eq!(code, Some(0), "round {round}: {}", process.log());
+        assert_eq!(sorted(Path::new(&output)), ["1", "2", "3"], "round {round}");
+        writes.join().unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_nobody_reads_holds_up_no_signal() {
+    let cluster = Cluster::start(PROGRAM).await;
+    let dir = folder();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    pipe(Path::new(&at("pipe")));
+    fs::write(at("p.yaml"), HALVES.replace("numbers.txt", &at("numbers.txt"))).unwrap();
+    for (option, signal) in [("--output", "INT"), ("--output", "TERM"), ("--errors", "INT")] {
+        let (file, pipe) = (at("p.yaml"), at("pipe"));
+        let arguments = ["run", &file, option, &pipe, "--coordinator", &cluster.address];
+        let mut process = Process::start(PROGRAM, &arguments, dir.path(), "run");
+        eventually("it is connected", async || {
+            let known = processes(&cluster.address).await;
+            known.iter().any(|process| process.kind == ProcessKind::Client)
+        })
+        .await;
+        process.signal(signal);
+        let mut code = None;
+        eventually("the signal ends it", async || {
+            code = process.ended();
+            code.is_some()
+        })
+        .await;
+        assert_eq!(code, Some(2), "{option} {signal}: {}", process.log());
+        eventually("it is gone", async || processes(&cluster.address).await.is_empty()).await;
+    }
 }

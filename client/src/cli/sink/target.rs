@@ -10,20 +10,26 @@ use tempfile::NamedTempFile;
 use super::SinkError;
 use super::place::{folder_of, resolved};
 
-/// Something to write to, and for a file, how it becomes whole.
-pub(super) enum Target {
-    /// Written in place: standard output, a device, a pipe.
-    Plain(Box<dyn Write + Send>),
-    /// Written beside its place; removed when dropped before [`Target::commit`].
-    File {
-        /// What is written.
-        temporary: NamedTempFile,
-        /// Where it will be.
-        path: PathBuf,
-    },
+/// Something that will be written to.
+pub(super) enum Prepared {
+    /// It is open.
+    Open(Target),
+    /// A device or a pipe. To open it may take until somebody reads it.
+    Unopened(PathBuf),
 }
 
-impl Target {
+impl Prepared {
+    /// Opens it. Blocks, for ever if nobody reads it.
+    pub(super) fn open(self) -> io::Result<Target> {
+        match self {
+            Self::Open(target) => Ok(target),
+            Self::Unopened(path) => {
+                let device = OpenOptions::new().write(true).open(path)?;
+                Ok(Target::Plain(Box::new(device)))
+            }
+        }
+    }
+
     /// Prepares a file, which that option names. A symbolic link stays: what it leads to is replaced.
     pub(super) fn file(path: &Path, option: &'static str) -> Result<Self, SinkError> {
         let place = path.display().to_string();
@@ -33,8 +39,7 @@ impl Target {
                 return Err(SinkError::Folder { path: path.to_owned() });
             }
             Ok(found) if !found.is_file() => {
-                let device = OpenOptions::new().write(true).open(path).map_err(failed)?;
-                return Ok(Self::Plain(Box::new(device)));
+                return Ok(Self::Unopened(path.to_owned()));
             }
             _ => resolved(path),
         };
@@ -54,9 +59,24 @@ impl Target {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(failed)?;
-        Ok(Self::File { temporary, path })
+        Ok(Self::Open(Target::File { temporary, path }))
     }
+}
 
+/// Something to write to, and for a file, how it becomes whole.
+pub(super) enum Target {
+    /// Written in place: standard output, a device, a pipe.
+    Plain(Box<dyn Write + Send>),
+    /// Written beside its place; removed when dropped before [`Target::commit`].
+    File {
+        /// What is written.
+        temporary: NamedTempFile,
+        /// Where it will be.
+        path: PathBuf,
+    },
+}
+
+impl Target {
     /// Makes what was written stay: on the disk, and in its place.
     pub(super) fn commit(self) -> io::Result<()> {
         match self {
