@@ -12,6 +12,7 @@
 //! and line, and the rest goes on.
 
 mod glob;
+mod gzip;
 mod lines;
 
 use std::io;
