@@ -5,6 +5,7 @@
 mod bad_input;
 mod broken_links;
 mod checker;
+mod forged;
 mod hostile;
 #[path = "../../../client/examples/broken_links/html.rs"]
 mod html;
