@@ -9,6 +9,7 @@ use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
 use stageline_protocol::JobId;
 use stageline_protocol::control::{JobPhase, JobStatus};
 use stageline_protocol::text::shown;
+use stageline_worker::runtime::Dialler;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -67,7 +68,7 @@ async fn connect(address: &str, limit: Duration) -> anyhow::Result<JobsClient<Ch
     let mut attempts = 0_u32;
     loop {
         attempts += 1;
-        match endpoint.connect().await {
+        match Dialler::default().connect(&endpoint).await {
             Ok(channel) => {
                 return Ok(JobsClient::new(channel)
                     .max_decoding_message_size(MAX_CONTROL_MESSAGE)

@@ -9,6 +9,7 @@ mod forged;
 mod hostile;
 #[path = "../../../client/examples/broken_links/html.rs"]
 mod html;
+mod names;
 mod places;
 #[path = "../../../client/examples/broken_links/stages.rs"]
 mod stages;
