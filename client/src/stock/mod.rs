@@ -9,6 +9,7 @@
 //! | `stat` | map | a path, or a record with one in `path` | the record, with `exists`, `kind`, `size` |
 //! | `jq` | flat_map | any value | the outputs of one jq expression: any number of them |
 
+mod ahead;
 mod files;
 mod jq;
 mod registry;

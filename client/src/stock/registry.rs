@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::Stream;
 use serde_json::Value;
 use stageline_protocol::pipeline::Op;
 use stageline_worker::sdk::{Registry, StageError, StageFunction};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
+use super::ahead::ahead;
 use super::{DEFAULT_MAX_BYTES, Jq, read, stat};
-
-/// Outputs of one jq run that wait to be taken.
-const WAITING_OUTPUTS: usize = 64;
 
 /// A registry of all stock functions.
 #[must_use]
@@ -57,18 +53,11 @@ fn outputs(
     jq: Arc<Jq>,
     input: Value,
 ) -> impl Stream<Item = Result<Value, StageError>> + Send + 'static {
-    let (sender, receiver) = mpsc::channel(WAITING_OUTPUTS);
-    let run = tokio::task::spawn_blocking(move || {
+    ahead(move |give| {
         for output in jq.run(input) {
-            let output = output.and_then(|output| output.to_json()).map_err(StageError::msg);
-            if sender.blocking_send(output).is_err() {
+            if !give(output.and_then(|output| output.to_json()).map_err(StageError::msg)) {
                 return;
             }
         }
-    });
-    // An expression that broke must not pass for one that had no more outputs.
-    let broke = stream::once(run).filter_map(|end| async move {
-        end.err().map(|error| Err(StageError::msg(format!("the expression broke: {error}"))))
-    });
-    ReceiverStream::new(receiver).chain(broke)
+    })
 }
