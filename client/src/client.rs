@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stageline_protocol::control::{Census, ProcessKind};
 use stageline_protocol::task::Limits;
+use stageline_protocol::text::shown;
 #[cfg(feature = "embedded")]
 use stageline_worker::runtime::SessionOpener;
 use stageline_worker::runtime::{
@@ -231,5 +232,5 @@ impl ClientBuilder {
 fn default_name() -> String {
     let program = std::env::args().next().unwrap_or_default();
     let program = program.rsplit(['/', '\\']).next().unwrap_or("client").to_owned();
-    format!("{program}-{}", std::process::id())
+    format!("{}-{}", shown(&program), std::process::id())
 }

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use stageline_protocol::control::{
     Census, Down, Hello, JobPhase, JobStatus, Outcome, ProcessKind, ProcessStatus, Up,
 };
+use stageline_protocol::text::shown;
 use stageline_protocol::{JobId, Term, Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -375,11 +376,12 @@ impl<S: Store> Loop<S> {
                     ProcessKind::Client => "client",
                 };
                 let address = hello.address.as_deref().unwrap_or("none: it only dials");
+                // Whether the engine takes that name is yet to be seen.
+                let name = format!("{kind} {}", shown(&hello.name));
                 tracing::info!(
                     session = session.0, incarnation = %hello.incarnation, address,
-                    "{kind} {} is here", hello.name
+                    "{name} is here"
                 );
-                let name = format!("{kind} {}", hello.name);
                 self.sessions.insert(session, Connected { outbox, name });
                 self.engine.handle(now, Event::SessionOpened { session, hello: *hello });
             }

@@ -1,13 +1,14 @@
 //! A worker process: a registry, a port for links, a session with the coordinator.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
+use stageline_protocol::text::shown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
+use crate::runtime::resolve::addresses;
 use crate::runtime::{
     Dialler, GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, Threads,
     serve_links,
@@ -256,12 +258,21 @@ async fn on<T: Send + 'static>(
 
 /// The address of this machine from which it would reach the coordinator: nothing is sent for that.
 async fn local_address_towards(coordinator: &str) -> IpAddr {
-    let found = async {
-        let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await?;
-        socket.connect(coordinator).await?;
-        socket.local_addr()
-    };
-    found.await.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    for address in addresses(coordinator).await.unwrap_or_default() {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let found = async {
+            let socket = tokio::net::UdpSocket::bind((any, 0)).await?;
+            socket.connect(address).await?;
+            socket.local_addr()
+        };
+        if let Ok(found) = found.await {
+            return found.ip();
+        }
+    }
+    Ipv4Addr::LOCALHOST.into()
 }
 
 fn default_name() -> String {
@@ -269,5 +280,5 @@ fn default_name() -> String {
     let host = host.or_else(|| {
         std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned())
     });
-    format!("{}-{}", host.as_deref().unwrap_or("worker"), std::process::id())
+    format!("{}-{}", shown(host.as_deref().unwrap_or("worker")), std::process::id())
 }

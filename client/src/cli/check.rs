@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use stageline_protocol::graph::nearest;
+use stageline_protocol::text::shown;
 
 use super::file::{FileError, PipelineFile, SinkSpec, StageSpec};
+use super::sink::place::{self, PlaceError};
 use super::source::{Inputs, SourceError};
 use super::units::show_duration;
 use crate::Registry;
@@ -24,6 +26,14 @@ pub enum CheckError {
         /// What is missing.
         error: SourceError,
     },
+    /// What is written would destroy something else.
+    #[error("{}: {error}", file.display())]
+    Place {
+        /// The pipeline file.
+        file: std::path::PathBuf,
+        /// What is in the same place.
+        error: PlaceError,
+    },
 }
 
 /// Reads a pipeline file, looks whether its inputs are there, and says what it means: one line for
@@ -36,6 +46,8 @@ pub fn check(path: &Path, registry: &Registry) -> Result<String, CheckError> {
     let file = PipelineFile::load(path)?;
     let inputs = Inputs::resolve(&file.source)
         .map_err(|error| CheckError::Source { file: path.to_owned(), error })?;
+    place::check(&file, &inputs)
+        .map_err(|error| CheckError::Place { file: path.to_owned(), error })?;
     let functions: Vec<String> = registry.functions().into_iter().map(|f| f.name).collect();
     Ok(describe(&file, &inputs, &functions))
 }
@@ -44,7 +56,7 @@ fn describe(file: &PipelineFile, inputs: &Inputs, known: &[String]) -> String {
     let pipeline = file.pipeline(&|_| None);
     let files =
         |count: usize| if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
-    let mut text = format!("{}: a good pipeline file", file.name);
+    let mut text = format!("{}: a good pipeline file", shown(&file.name));
     let source = match inputs {
         Inputs::Lines(paths) => format!("the lines of {}", files(paths.len())),
         Inputs::Stdin => "the lines of standard input".to_owned(),
@@ -59,10 +71,10 @@ fn describe(file: &PipelineFile, inputs: &Inputs, known: &[String]) -> String {
     let width = pipeline.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
     for (stage, meaning) in pipeline.stages.iter().zip(meanings) {
         // Writing to a text cannot fail.
-        let _ = write!(text, "\n  {:width$}  {meaning}", stage.name);
+        let _ = write!(text, "\n  {:width$}  {}", stage.name, shown(&meaning));
     }
     if let Some(errors) = &file.errors {
-        let _ = write!(text, "\n  items that fail: {}", errors.display());
+        let _ = write!(text, "\n  items that fail: {}", shown(&errors.to_string_lossy()));
     }
     if file.fail_fast {
         text.push_str("\n  the first item that fails ends the job");

@@ -8,6 +8,8 @@ use stageline_proto::v1::jobs_client::JobsClient;
 use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
 use stageline_protocol::JobId;
 use stageline_protocol::control::{JobPhase, JobStatus};
+use stageline_protocol::text::shown;
+use stageline_worker::runtime::Dialler;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -66,7 +68,7 @@ async fn connect(address: &str, limit: Duration) -> anyhow::Result<JobsClient<Ch
     let mut attempts = 0_u32;
     loop {
         attempts += 1;
-        match endpoint.connect().await {
+        match Dialler::default().connect(&endpoint).await {
             Ok(channel) => {
                 return Ok(JobsClient::new(channel)
                     .max_decoding_message_size(MAX_CONTROL_MESSAGE)
@@ -109,7 +111,8 @@ fn table(jobs: &[JobStatus]) -> String {
     if jobs.is_empty() {
         return "no jobs".to_owned();
     }
-    let longest = jobs.iter().map(|job| job.name.chars().count()).max().unwrap_or_default();
+    let longest = jobs.iter().map(|job| shown(&job.name).chars().count()).max();
+    let longest = longest.unwrap_or_default();
     let names = longest.max("PIPELINE".len());
     let mut text =
         format!("{:16}  {:9}  {:>10}  {:names$}  CLIENT", "JOB", "STATE", "TIME", "PIPELINE");
@@ -121,23 +124,24 @@ fn table(jobs: &[JobStatus]) -> String {
             job.job,
             job.phase.name(),
             show_duration(job.age),
-            job.name,
-            job.client
+            shown(&job.name),
+            shown(&job.client)
         );
     }
     text
 }
 
 fn show(job: &JobStatus) -> String {
-    let mut text = format!("job {} of client {}\n", job.job, job.client);
+    let mut text = format!("job {} of client {}\n", job.job, shown(&job.client));
     if matches!(job.phase, JobPhase::Ended(_)) {
         text.push_str(&summary(job, Reason::Shown));
         return text;
     }
     // Writing to a text cannot fail.
-    let _ = write!(text, "{}: {} for {}", job.name, job.phase.name(), show_duration(job.age));
+    let _ =
+        write!(text, "{}: {} for {}", shown(&job.name), job.phase.name(), show_duration(job.age));
     if let Some(why) = why(job) {
-        let _ = write!(text, ": {why}");
+        let _ = write!(text, ": {}", shown(why));
     }
     for line in lines(job, None).into_iter().chain(totals(job)) {
         let _ = write!(text, "\n  {line}");

@@ -1,7 +1,11 @@
-//! Log lines: to standard error, above the progress lines, for people or as JSON.
+//! Log lines: to standard error, above the progress lines, for people or as JSON. An event is one line,
+//! and steers no terminal.
 
+use stageline_protocol::text::shown;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -48,6 +52,15 @@ pub fn init(format: LogFormat, filter: &str, screen: &Screen) -> Result<(), Logg
         LogFormat::Human => {
             use std::io::IsTerminal as _;
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            // An event is one line, whatever the texts of others in it are.
+            let fields = debug_fn(|writer, field, value| {
+                let text = format!("{value:?}");
+                match field.name() {
+                    "message" => writer.write_str(&shown(&text)),
+                    name => write!(writer, "{name}={}", shown(&text)),
+                }
+            });
+            let lines = lines.fmt_fields(fields.delimited(" "));
             registry.with(lines.with_target(false).with_ansi(colours)).try_init()?;
         }
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use stageline_protocol::text::shown;
 
 use self::args::{Cli, Command};
 use self::progress::Screen;
@@ -91,9 +92,19 @@ fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
+/// Tells an error, which may quote others: no line of it but the first begins at the margin.
 fn complain(error: &anyhow::Error) {
+    let text = format!("error: {error:#}");
+    let margin = |line: &str| if line.starts_with([' ', '\t']) { "" } else { "    " };
+    let mut lines = text.split('\n').map(shown);
+    let mut shown = lines.next().unwrap_or_default().into_owned();
+    for line in lines {
+        shown.push('\n');
+        shown.push_str(margin(&line));
+        shown.push_str(&line);
+    }
     // Standard error that cannot be written to leaves nobody to tell.
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr(), "{shown}");
 }
 
 /// Hears, from its creation on, that somebody wants the process to end: Ctrl-C, or the system's

@@ -18,7 +18,7 @@ use super::file::{PipelineFile, SinkSpec};
 use super::progress::render::without_worker;
 use super::progress::summary::{Exit, Reason, summary};
 use super::progress::{Progress, Screen};
-use super::sink::{ErrorLine, Sink, SinkError};
+use super::sink::{ErrorLine, Sink, SinkError, place};
 use super::source::Inputs;
 use crate::results::{Job, Results};
 use crate::{Client, JobError, Registry, Stream};
@@ -56,10 +56,7 @@ pub(super) async fn run(args: Run, registry: Registry, screen: &Screen) -> anyho
             return Err(unknown.into());
         }
     }
-    let source = file.source.clone();
-    let inputs = tokio::task::spawn_blocking(move || Inputs::resolve(&source))
-        .await?
-        .with_context(|| args.file.display().to_string())?;
+    let (file, inputs) = tokio::task::spawn_blocking(move || look_around(file)).await??;
 
     let mut told = Told::listen()?;
     let client = tokio::select! {
@@ -72,6 +69,16 @@ pub(super) async fn run(args: Run, registry: Registry, screen: &Screen) -> anyho
     // A coordinator that does not hear the goodbye misses the lease instead.
     let _ = tokio::time::timeout(CLOSE_GRACE, client.close()).await;
     exit
+}
+
+/// Finds the inputs, and sees to it that nothing that is written destroys anything else.
+fn look_around(file: PipelineFile) -> anyhow::Result<(PipelineFile, Inputs)> {
+    let inputs = Inputs::resolve(&file.source).with_context(|| file.path.display().to_string())?;
+    place::check(&file, &inputs)?;
+    if let (SinkSpec::Stdout, Some(errors)) = (&file.sink, &file.errors) {
+        place::check_beside_stdout(errors)?;
+    }
+    Ok((file, inputs))
 }
 
 async fn connect(args: &Run, registry: &Registry) -> Result<Client, JobError> {
@@ -218,7 +225,7 @@ impl Outputs {
     fn open(file: &PipelineFile) -> Result<Self, SinkError> {
         Ok(Self {
             values: Sink::open(&file.sink)?,
-            errors: file.errors.as_deref().map(Sink::file).transpose()?,
+            errors: file.errors.as_deref().map(Sink::errors).transpose()?,
             error_file: file.errors.clone(),
             failed: 0,
             last_error: String::new(),

@@ -8,6 +8,7 @@ use stageline_coordinator::engine::Config;
 use stageline_coordinator::server::{Coordinator, wall_clock};
 use stageline_coordinator::service::{self, Listener};
 use stageline_coordinator::store::RedbStore;
+use stageline_protocol::text::{NOT_PLAIN, is_plain};
 use stageline_worker::{RunningWorker, Worker};
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +88,10 @@ pub(super) async fn worker(args: args::Worker, mut registry: Registry) -> anyhow
     }
     let mut worker = Worker::new(registry, &args.coordinator);
     if let Some(name) = args.name {
+        // Not in the grammar, which would quote it as it is.
+        if !is_plain(&name) {
+            anyhow::bail!("--name {name:?}: the name {NOT_PLAIN}");
+        }
         worker = worker.name(name);
     }
     if let Some(listen) = args.listen {

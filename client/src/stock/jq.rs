@@ -372,6 +372,20 @@ mod tests {
     }
 
     #[test]
+    fn a_number_beyond_all_range_is_an_error_that_names_it() {
+        for text in ["1e400", "[{\"a\": -1e400}]"] {
+            let error = run("fromjson", json!(text)).unwrap_err();
+            assert!(error.contains("1e400 is beyond the range"), "{error}");
+        }
+        assert!(run("1e400", json!(null)).unwrap_err().contains("1e400"));
+        let error = run("fromjson", json!("7".repeat(400))).unwrap_err();
+        assert!(error.contains("777…") && error.len() < 200, "{error}");
+        // What jq makes infinite itself has no form in JSON.
+        assert_eq!(run("infinite", json!(null)), Ok(vec![json!(null)]));
+        assert_eq!(run("fromjson", json!("1e-400")), Ok(vec![json!(0.0)]));
+    }
+
+    #[test]
     fn bytes_of_a_messagepack_payload_stay_bytes() {
         let payload = [0xc4, 2, 0xff, 0]; // "bin 8" of two bytes
         let jq = Jq::compile(".").expect("compiles");

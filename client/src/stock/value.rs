@@ -1,7 +1,8 @@
 //! jq's values, in and out of anything that serde speaks: JSON at the edges, MessagePack on the way.
 //!
 //! Bytes stay bytes (a MessagePack `bin`), and whole numbers beyond 64 bits become floating-point
-//! ones, because neither format has room for them.
+//! ones, because neither format has room for them. A number that is too large even for those is an
+//! error: written as infinity, it would end as null. What jq itself computes to be infinite stays so.
 
 use std::fmt;
 
@@ -151,7 +152,16 @@ fn serialize_number<S: Serializer>(number: &Num, serializer: S) -> Result<S::Ok,
             let digits = Val::Num(number.clone()).to_string();
             match (digits.parse::<u64>(), digits.parse::<f64>()) {
                 (Ok(whole), _) => serializer.serialize_u64(whole),
-                (_, Ok(float)) => serializer.serialize_f64(float),
+                (_, Ok(float)) if float.is_finite() => serializer.serialize_f64(float),
+                (_, Ok(_)) => {
+                    // Digits without end would bury what is said of them.
+                    let number: String = digits.chars().take(40).collect();
+                    let more = if number.len() < digits.len() { "…" } else { "" };
+                    Err(S::Error::custom(format_args!(
+                        "the number {number}{more} is beyond the range of 64-bit floating point; \
+                         keep it as a text"
+                    )))
+                }
                 _ => Err(S::Error::custom(format_args!("{digits} is not a number"))),
             }
         }

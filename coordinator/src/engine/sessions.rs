@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stageline_protocol::control::{AbandonedCalls, Down, Hello, Outcome, ProcessKind, Up, Welcome};
 use stageline_protocol::pipeline::Site;
+use stageline_protocol::text::{NOT_PLAIN, is_plain};
 use stageline_protocol::{Incarnation, JobId, Time, VERSIONS};
 
 use super::{Command, Engine, SessionId};
@@ -76,6 +77,10 @@ impl Engine {
         };
         if name.trim().is_empty() {
             return Err("a process must have a name: give it one".to_owned());
+        }
+        let functions = hello.functions.iter().map(|function| &function.name);
+        if let Some(name) = [name].into_iter().chain(functions).find(|name| !is_plain(name)) {
+            return Err(format!("the name {name:?} {NOT_PLAIN}"));
         }
         if self.fleet.is_superseded(hello.incarnation) {
             return Err(format!(

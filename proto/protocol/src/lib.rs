@@ -9,6 +9,7 @@
 //! - [`link`]: one channel between two tasks, sender and receiver, with credits, acks and resume.
 //! - [`task`]: one stage of one job on one worker: its links, slots, ack ledger and boundary.
 //! - [`suspect`]: what is said of items that may have killed a process.
+//! - [`text`]: names and messages of others, as people may see them.
 //! - [`control`]: what coordinator and processes tell each other; [`placement`]: who runs what.
 
 pub mod applied;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod spans;
 pub mod suspect;
 pub mod task;
+pub mod text;
 pub mod time;
 pub mod window;
 

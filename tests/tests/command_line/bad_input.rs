@@ -201,6 +201,13 @@ fn rows() -> Vec<Row> {
             2,
             &["the disk is full", "/dev/full", "Make room", "--output"],
         ),
+        command_row(
+            "a full disk",
+            "source: { lines: numbers.txt }\nstages: [{ jq: 'error(\"no\")' }]\n",
+            &["run", "p.yaml", "--errors", "/dev/full"],
+            2,
+            &["the disk is full", "/dev/full", "Make room", "elsewhere with --errors"],
+        ),
         Row {
             kind: "a full disk",
             how: How::Story(|cluster| Box::pin(hostile::full_standard_output(cluster))),

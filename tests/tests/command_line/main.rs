@@ -5,9 +5,12 @@
 mod bad_input;
 mod broken_links;
 mod checker;
+mod forged;
 mod hostile;
 #[path = "../../../client/examples/broken_links/html.rs"]
 mod html;
+mod names;
+mod places;
 #[path = "../../../client/examples/broken_links/stages.rs"]
 mod stages;
 

@@ -12,7 +12,7 @@
 //! - `cost`: whether a call is for the task's own thread; `threads`: which threads there are.
 //! - `gate`: what is in process, beside each other or one suspect alone.
 //! - `link`, `dial`, `accept`: the connections under links, over gRPC or in memory. `network`: what is
-//!   under gRPC.
+//!   under gRPC; `resolve`: from a name to a connection.
 
 mod accept;
 mod alarm;
@@ -26,6 +26,7 @@ mod job;
 mod link;
 mod network;
 mod node;
+pub(crate) mod resolve;
 mod routes;
 mod session;
 mod source;

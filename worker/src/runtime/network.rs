@@ -11,8 +11,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::{Service, service_fn};
+
+use super::resolve;
 
 /// How a process connects to others. TCP by default.
 #[derive(Clone, Default)]
@@ -44,10 +47,13 @@ impl Dialler {
         Self { connect: Some(Arc::new(connect)) }
     }
 
-    /// Connects.
-    pub(super) async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
+    /// Connects to where the endpoint leads.
+    ///
+    /// # Errors
+    /// Nobody answers there: its innermost cause names the addresses that were tried.
+    pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
         match &self.connect {
-            None => endpoint.connect().await,
+            None => endpoint.connect_with_connector(tcp(endpoint)).await,
             Some(connect) => endpoint.connect_with_connector(connector(connect.clone())).await,
         }
     }
@@ -55,10 +61,22 @@ impl Dialler {
     /// A channel that connects when it is used, and again whenever the connection is gone.
     pub(super) fn connect_lazy(&self, endpoint: &Endpoint) -> Channel {
         match &self.connect {
-            None => endpoint.connect_lazy(),
+            None => endpoint.connect_with_connector_lazy(tcp(endpoint)),
             Some(connect) => endpoint.connect_with_connector_lazy(connector(connect.clone())),
         }
     }
+}
+
+/// TCP as tonic wants it.
+fn tcp(
+    endpoint: &Endpoint,
+) -> impl Service<Uri, Response = TokioIo<TcpStream>, Error = io::Error, Future: Send> + Send + use<>
+{
+    let limit = endpoint.get_connect_timeout();
+    service_fn(move |uri: Uri| {
+        let address = uri.authority().map(ToString::to_string).unwrap_or_default();
+        async move { resolve::connect(&address, limit).await.map(TokioIo::new) }
+    })
 }
 
 /// The function as tonic wants it.

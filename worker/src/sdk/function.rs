@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stageline_protocol::ErrorKind;
 use stageline_protocol::pipeline::Op;
-use tokio::sync::mpsc;
 
+use super::ahead::{Maker, Taker, Watch, ahead};
 use super::blocking::Thread;
 use super::burst::{self, Answer, Answers, Burst};
 use super::codec::{self, Payload};
@@ -76,8 +76,6 @@ pub(crate) enum Made {
 
 /// What a sink's function answers.
 const DONE: Answer<()> = Answer::Done;
-/// How many outputs a blocking expansion may be ahead of its reader.
-const BLOCKING_AHEAD: usize = 16;
 
 impl StageFunction {
     /// The operator that it is for.
@@ -273,8 +271,8 @@ impl StageFunction {
         Out: Serialize + 'static,
         F: Fn(Context, In, Emit<'_, Out>) -> Result<(), StageError> + Send + Sync + 'static,
     {
-        Self::emitting(move |cx, payload, sender| {
-            let emit = Emit { sender: &sender, outputs: PhantomData };
+        Self::emitting(move |cx, payload, maker| {
+            let emit = Emit { maker: &maker, outputs: PhantomData };
             Ok(f(cx, decode(payload)?, emit)?)
         })
     }
@@ -425,10 +423,9 @@ impl StageFunction {
         F::Output: 'static,
         I: Iterator<Item = Result<Payload, Failure>> + 'static,
     {
-        Self::emitting(move |cx, payload, sender| {
+        Self::emitting(move |cx, payload, maker| {
             for output in outputs(f.call(|| cx, decode(payload)?))? {
-                let output = output?;
-                if sender.blocking_send(Ok(output)).is_err() {
+                if !maker.send(Ok(output?)) {
                     break;
                 }
             }
@@ -440,21 +437,18 @@ impl StageFunction {
     /// told so by the next.
     fn emitting<F>(f: F) -> Self
     where
-        F: Fn(Context, Payload, mpsc::Sender<Result<Payload, Failure>>) -> Result<(), Failure>
-            + Send
-            + Sync
-            + 'static,
+        F: Fn(Context, Payload, Maker) -> Result<(), Failure> + Send + Sync + 'static,
     {
         let f = Arc::new(f);
         let call: BlockingCall = Arc::new(move |cx, payload, thread| {
             let (f, at) = (Arc::clone(&f), cx.clone());
             Box::pin(async move {
-                let (sender, receiver) = mpsc::channel(BLOCKING_AHEAD);
-                let thread = thread.run(at, move || f(cx, payload, sender));
-                let sent = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
-                    receiver.recv().await.map(|output| (output, receiver))
+                let (maker, taker) = ahead();
+                let thread = thread.run(at, move || f(cx, payload, maker));
+                let sent = stream::unfold(taker, async |mut taker: Taker| {
+                    taker.next().await.map(|output| (output, taker))
                 });
-                // The channel closes when the thread is done; then it tells how it ended.
+                // It closes when the thread is done; then it tells how it ended.
                 let ended = stream::once(async move { thread.await.flatten() })
                     .filter_map(async |ended: Result<(), Failure>| ended.err().map(Err));
                 Ok(Made::Many(sent.chain(ended).boxed()))
@@ -467,7 +461,7 @@ impl StageFunction {
 /// Where the outputs of a blocking expansion go that makes them one by one: see
 /// [`StageFunction::try_blocking_emit`].
 pub struct Emit<'a, Out> {
-    sender: &'a mpsc::Sender<Result<Payload, Failure>>,
+    maker: &'a Maker,
     outputs: PhantomData<fn(Out)>,
 }
 
@@ -480,7 +474,7 @@ impl<Out: Serialize + 'static> Emit<'_, Out> {
     pub fn emit(&mut self, output: Out) -> Result<bool, StageError> {
         let payload =
             encode(output).map_err(|failure| StageError::msg(failure.message).permanent())?;
-        Ok(self.sender.blocking_send(Ok(payload)).is_ok())
+        Ok(self.maker.send(Ok(payload)))
     }
 }
 
@@ -488,21 +482,26 @@ impl<Out> Emit<'_, Out> {
     /// What tells, also while no output is made, whether somebody still waits for some.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
-        Wanted { sender: self.sender.downgrade() }
+        Wanted { watch: self.maker.watch() }
     }
 }
 
 /// Whether somebody still waits for the outputs of a call. Cheap to ask.
-#[derive(Debug)]
 pub struct Wanted {
-    sender: mpsc::WeakSender<Result<Payload, Failure>>,
+    watch: Watch,
 }
 
 impl Wanted {
     /// False once the call has been given up: it timed out, or its job is over.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.sender.upgrade().is_some_and(|sender| !sender.is_closed())
+        self.watch.is_wanted()
+    }
+}
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").finish_non_exhaustive()
     }
 }
 

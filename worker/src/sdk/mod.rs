@@ -34,6 +34,7 @@
 //! wrong, a panic included, comes back as a [`Fault`], which the runtime makes an error item of: a
 //! stage function can neither end its worker nor lose an item.
 
+mod ahead;
 mod blocking;
 mod burst;
 pub mod codec;

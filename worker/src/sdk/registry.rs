@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use stageline_protocol::control::{AbandonedCalls, Function};
 use stageline_protocol::pipeline::{Op, Stage, TypeTag};
+use stageline_protocol::text::{NOT_PLAIN, is_plain};
 
 use super::blocking::Threads;
 use super::context::Context;
@@ -390,6 +391,9 @@ impl Registry {
         let Name { name, input, output } = name;
         if name.is_empty() {
             self.mistakes.push("a function has an empty name: give it one".to_owned());
+        }
+        if !is_plain(&name) {
+            self.mistakes.push(format!("the name {name:?} {NOT_PLAIN}"));
         }
         if self.entries.contains_key(&name) {
             self.mistakes.push(twice(&name));

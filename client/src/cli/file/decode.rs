@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stageline_protocol::text::{NOT_PLAIN, is_plain};
+
 use super::yaml::{Key, Node, Place, Value};
 use crate::cli::units;
 
@@ -87,6 +89,12 @@ pub(super) fn text<'a>(node: &'a Node, name: &str) -> Result<&'a str, Wrong> {
             Err((node.at, format!("`{name}` is a text; this is {found}: put it in quotes")))
         }
     }
+}
+
+/// A name: a text that people see in lists and logs.
+pub(super) fn name<'a>(node: &'a Node, key: &str) -> Result<&'a str, Wrong> {
+    let name = text(node, key)?;
+    if is_plain(name) { Ok(name) } else { Err((node.at, format!("`{key}` {NOT_PLAIN}"))) }
 }
 
 /// A text, or a list of them that is not empty; each with its place.

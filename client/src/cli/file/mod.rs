@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stageline_protocol::pipeline::Op;
+use stageline_protocol::text::shown;
 
 use decode::{Table, Wrong};
 pub use yaml::Place;
@@ -199,11 +200,12 @@ fn decode(
         Ok(PathBuf::from(path))
     };
 
-    let name = match top.read("name", decode::text)? {
+    let name = match top.read("name", decode::name)? {
         Some(name) => name.to_owned(),
-        None => path
-            .file_stem()
-            .map_or_else(|| "pipeline".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+        None => path.file_stem().map_or_else(
+            || "pipeline".to_owned(),
+            |stem| shown(&stem.to_string_lossy()).into_owned(),
+        ),
     };
     let source = top.need("source", "`source: { files: \"docs/**/*.html\" }`")?;
     let stages = top.need("stages", "`stages: [read]`")?;
@@ -294,7 +296,8 @@ fn decode_stage(node: &Node) -> Result<StageSpec, Wrong> {
         timeout: None,
         retries: 0,
     };
-    if let Value::Text(function) = &node.value {
+    if matches!(node.value, Value::Text(_)) {
+        let function = decode::name(node, "a stage")?;
         function.clone_into(&mut spec.function);
         let Some(stock) = stock::find(function) else { return Ok(spec) };
         if stock.parameter == Parameter::Expression {
@@ -311,7 +314,7 @@ fn decode_stage(node: &Node) -> Result<StageSpec, Wrong> {
         table.keys().filter(|key| *key == "run" || stock_names.contains(key)).collect();
     match functions.as_slice() {
         ["run"] => {
-            table.read("run", decode::text)?.unwrap_or_default().clone_into(&mut spec.function);
+            table.read("run", decode::name)?.unwrap_or_default().clone_into(&mut spec.function);
             spec.op = table.read("op", decode_op)?;
             if let Some(params) = table.get("params") {
                 spec.params = encode(params, params.at)?;
@@ -349,7 +352,7 @@ fn decode_stage(node: &Node) -> Result<StageSpec, Wrong> {
             return Err((node.at, message));
         }
     }
-    spec.name = table.read("name", decode::text)?.map(str::to_owned);
+    spec.name = table.read("name", decode::name)?.map(str::to_owned);
     spec.workers = table.read("workers", decode::number(1))?;
     spec.workers_per = table.read("workers_per", decode::number(1))?;
     spec.buffer = table.read("buffer", decode::number(0))?;

@@ -294,3 +294,11 @@ fn a_function_that_the_program_does_not_have_is_named_with_its_place() {
     );
     assert_eq!(file.unknown_function(&["read", "raed"]), None);
 }
+
+#[test]
+fn a_parameter_beyond_all_range_is_refused_with_its_place() {
+    for number in ["1e400", "[-1e400]", "{ b: .inf }", ".nan"] {
+        let error = wrong_stage(&format!("{{ run: f, params: {{ a: {number} }} }}"));
+        assert!(error.contains(":3:") && error.contains("non-finite"), "{number}: {error}");
+    }
+}

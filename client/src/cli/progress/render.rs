@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use stageline_protocol::control::{JobPhase, JobStatus, StageStatus};
+use stageline_protocol::text::shown;
 
 /// A rate is the mean over at least this long.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -52,7 +53,7 @@ pub fn lines(status: &JobStatus, rates: Option<&Rates>) -> Vec<String> {
     let mut rows = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for (place, stage) in status.stages.iter().enumerate() {
         let totals = &stage.totals;
-        let mut row = vec![stage.name.clone()];
+        let mut row = vec![shown(&stage.name).into_owned()];
         row.extend([totals.received, totals.sent, errors(stage)].map(count));
         row.extend(rates.map(|rates| rate(rates.of(place))));
         row.extend([totals.busy, totals.waiting_for_credit].map(count));
@@ -67,7 +68,7 @@ pub fn lines(status: &JobStatus, rates: Option<&Rates>) -> Vec<String> {
 #[must_use]
 pub fn log_line(status: &JobStatus, rates: &Rates) -> String {
     if let JobPhase::Waiting(_) = status.phase {
-        return format!("{}: {}", status.name, waits(status).join("; "));
+        return format!("{}: {}", shown(&status.name), waits(status).join("; "));
     }
     let stages: Vec<String> = status
         .stages
@@ -79,10 +80,11 @@ pub fn log_line(status: &JobStatus, rates: &Rates) -> String {
                 failed => format!(", errors {}", count(failed)),
             };
             let done = count(stage.totals.received);
-            format!("{} {done} ({}{failed})", stage.name, rate(rates.of(place)))
+            format!("{} {done} ({}{failed})", shown(&stage.name), rate(rates.of(place)))
         })
         .collect();
-    let mut line = format!("{} {}: {}", status.name, status.phase.name(), stages.join(" → "));
+    let mut line =
+        format!("{} {}: {}", shown(&status.name), status.phase.name(), stages.join(" → "));
     for wait in waits(status) {
         line.push_str("; ");
         line.push_str(&wait);
@@ -100,13 +102,17 @@ pub fn without_worker(status: &JobStatus) -> impl Iterator<Item = &str> {
 fn waits(status: &JobStatus) -> Vec<String> {
     let mut waits = Vec::new();
     if let JobPhase::Waiting(functions) = &status.phase {
-        waits.push(format!("waiting for a worker that registers {}", functions.join(", ")));
+        waits.push(format!("waiting for a worker that registers {}", shown(&functions.join(", "))));
     }
     waits.extend(without_worker(status).map(|stage| {
-        format!("stage {stage} has no worker: it waits for one that registers its function")
+        format!(
+            "stage {} has no worker: it waits for one that registers its function",
+            shown(stage)
+        )
     }));
     waits.extend(status.held_up_by.iter().map(|held| {
-        format!("{} waits for its root {}, which is at {}", held.source, held.root, held.stage)
+        let (source, stage) = (shown(&held.source), shown(&held.stage));
+        format!("{source} waits for its root {}, which is at {stage}", held.root)
     }));
     waits
 }

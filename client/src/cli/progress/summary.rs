@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use stageline_protocol::control::{JobPhase, JobStatus, Outcome, TaskStats};
+use stageline_protocol::text::shown;
 
 use super::render::{columns, count, errors};
 use crate::cli::units::show_duration;
@@ -67,10 +68,10 @@ pub fn summary(status: &JobStatus, reason: Reason) -> String {
         JobPhase::Waiting(_) => "left while it was waiting, after",
         JobPhase::Running => "left while it was running, after",
     };
-    let mut text = format!("{}: {outcome} {}", status.name, show_duration(status.age));
+    let mut text = format!("{}: {outcome} {}", shown(&status.name), show_duration(status.age));
     if let (Some(why), Reason::Shown) = (why(status), reason) {
         // Writing to a text cannot fail.
-        let _ = write!(text, ": {why}");
+        let _ = write!(text, ": {}", shown(why));
     }
 
     let mut rows = vec![["stage", "in", "out", "filtered", "errors", "retries"].map(str::to_owned)];
@@ -78,7 +79,7 @@ pub fn summary(status: &JobStatus, reason: Reason) -> String {
         let stats = &stage.totals;
         let numbers = [stats.received, stats.sent, stats.filtered, errors(stage), stats.retries];
         let [received, sent, filtered, failed, retries] = numbers.map(count);
-        rows.push([stage.name.clone(), received, sent, filtered, failed, retries]);
+        rows.push([shown(&stage.name).into_owned(), received, sent, filtered, failed, retries]);
     }
     for line in columns(&rows) {
         push(&mut text, &line);
@@ -108,7 +109,7 @@ pub fn totals(status: &JobStatus) -> Vec<String> {
         lines.push(format!("errors by kind: {}", kinds.collect::<Vec<_>>().join(", ")));
     }
     if !workers.is_empty() {
-        let items = workers.iter().map(|(worker, n)| format!("{worker} {}", count(*n)));
+        let items = workers.iter().map(|(worker, n)| format!("{} {}", shown(worker), count(*n)));
         lines.push(format!("items by worker: {}", items.collect::<Vec<_>>().join(", ")));
     }
     lines.push(format!(

@@ -1,32 +1,37 @@
 //! Where results go: standard output, or a file that is complete or not there; as JSON lines.
 //!
-//! A sink writes on a thread of its own, behind a bounded channel, so that a slow reader of our
-//! output slows the pipeline, and never blocks the runtime. What is written is handed to the system
-//! at every 64 KiB, and whenever nothing more is waiting: a reader sees results as they come.
+//! A sink opens and writes on a thread of its own, behind a channel that is bounded in lines and in
+//! bytes, so that a slow reader of our output, or none, slows the pipeline, and never blocks the
+//! runtime. What is written is handed to the system at every 64 KiB, and whenever nothing more is
+//! waiting: a reader sees results as they come. Until then its bytes count as waiting.
 //!
 //! A file is written beside its place under another name, and takes its place only in
 //! [`Sink::finish`], when all of it is on the disk; on [`Sink::abort`] or drop it is removed. So a
 //! file by that name is always whole. What is no regular file (a device, a named pipe) is written in
 //! place.
 
+pub mod place;
 mod target;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use serde::Serialize;
 use stageline_protocol::item::ItemError;
 use stageline_protocol::lineage::Lineage;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::file::SinkSpec;
-use target::Target;
+use place::{ERRORS, OUTPUT};
+use target::{Prepared, Target};
 
 /// What is written is handed to the system when it has so many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
-/// How many lines may wait.
+/// How many lines may wait, and how many bytes of memory in all. A larger line waits alone.
 const WAITING_LINES: usize = 1024;
+const WAITING_BYTES: u32 = 1 << 20;
 
 /// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +44,13 @@ pub enum SinkError {
     },
     /// No room is left.
     #[error(
-        "the disk is full: cannot write to {place}. Make room, or write elsewhere with --output"
+        "the disk is full: cannot write to {place}. Make room, or write elsewhere with {option}"
     )]
     Full {
         /// The file's name, or "standard output".
         place: String,
+        /// The option that names another place.
+        option: &'static str,
     },
     /// The folder of the file is not there.
     #[error("cannot create {}: there is no folder {}. Create it first", path.display(), folder.display())]
@@ -73,11 +80,13 @@ pub enum SinkError {
 }
 
 impl SinkError {
-    fn io(place: &str, error: io::Error) -> Self {
+    fn io(place: &str, option: &'static str, error: io::Error) -> Self {
         let place = place.to_owned();
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Closed { place },
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { place },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { place, option }
+            }
             _ => Self::Io { place, error },
         }
     }
@@ -119,6 +128,8 @@ impl<'a> ErrorLine<'a> {
 #[derive(Debug)]
 pub struct Sink {
     orders: Option<mpsc::Sender<Order>>,
+    /// A permit for each byte that may still wait; closed when the thread has ended.
+    room: Arc<Semaphore>,
     /// Gone once it has been asked for.
     outcome: Option<oneshot::Receiver<Result<u64, SinkError>>>,
     /// Only of a file, which is always written promptly; anything else may hang on its reader.
@@ -134,49 +145,58 @@ enum Order {
 }
 
 impl Sink {
-    /// Opens the sink that a pipeline file names.
+    /// Opens the sink of results that a pipeline file names.
     ///
     /// # Errors
     /// The file's folder is not there or cannot be written to.
     pub fn open(spec: &SinkSpec) -> Result<Self, SinkError> {
         match spec {
             SinkSpec::Stdout => {
-                Self::start(Target::Plain(Box::new(io::stdout())), "standard output")
+                let stdout = Prepared::Open(Target::Plain(Box::new(io::stdout())));
+                Self::start(stdout, "standard output", OUTPUT)
             }
-            SinkSpec::File(path) => Self::file(path),
+            SinkSpec::File(path) => Self::file(path, OUTPUT),
         }
     }
 
-    /// Opens a file of JSON lines.
+    /// Opens the file of error items.
     ///
     /// # Errors
     /// The file's folder is not there or cannot be written to.
-    pub fn file(path: &Path) -> Result<Self, SinkError> {
-        Self::start(Target::file(path)?, &path.display().to_string())
+    pub fn errors(path: &Path) -> Result<Self, SinkError> {
+        Self::file(path, ERRORS)
     }
 
-    fn start(target: Target, place: &str) -> Result<Self, SinkError> {
+    fn file(path: &Path, option: &'static str) -> Result<Self, SinkError> {
+        Self::start(Prepared::file(path, option)?, &path.display().to_string(), option)
+    }
+
+    fn start(target: Prepared, place: &str, option: &'static str) -> Result<Self, SinkError> {
         let (orders, receiver) = mpsc::channel(WAITING_LINES);
         let (result, outcome) = oneshot::channel();
         let name = place.to_owned();
-        let is_file = matches!(target, Target::File { .. });
+        let is_file = matches!(target, Prepared::Open(Target::File { .. }));
+        let room = Arc::new(Semaphore::new(WAITING_BYTES as usize));
+        let rooms_end = EndOfRoom(Arc::clone(&room));
         let thread = std::thread::Builder::new()
             .name("sink".to_owned())
             .spawn(move || {
                 // Nobody asks any more when the sink was dropped.
-                let _ = result.send(run(target, receiver).map_err(|e| SinkError::io(&name, e)));
+                let failed = |error| SinkError::io(&name, option, error);
+                let _ = result.send(run(target, receiver, &rooms_end.0).map_err(failed));
             })
-            .map_err(|error| SinkError::io(place, error))?;
+            .map_err(|error| SinkError::io(place, option, error))?;
         Ok(Self {
             orders: Some(orders),
+            room,
             outcome: Some(outcome),
             thread: is_file.then_some(thread),
             place: place.to_owned(),
         })
     }
 
-    /// Writes one value as one line; waits while too many are waiting. When it returns, the line is
-    /// taken, and not yet on the disk.
+    /// Writes one value as one line; waits while too much is waiting. When it returns, the line is
+    /// taken: it is one of those few that wait, and not yet on the disk.
     ///
     /// Cancel safe: a cancelled call has written nothing.
     ///
@@ -186,9 +206,14 @@ impl Sink {
         let mut line =
             serde_json::to_vec(value).map_err(|error| SinkError::NotJson(error.to_string()))?;
         line.push(b'\n');
-        let taken = match &self.orders {
-            Some(orders) => orders.send(Order::Line(line)).await.is_ok(),
-            None => false,
+        let taken = match (&self.orders, self.room.acquire_many(share(&line)).await) {
+            (Some(orders), Ok(room)) => {
+                let taken = orders.send(Order::Line(line)).await.is_ok();
+                // The thread gives it back.
+                room.forget();
+                taken
+            }
+            _ => false,
         };
         if taken { Ok(()) } else { self.outcome().await.and(Ok(())) }
     }
@@ -228,6 +253,20 @@ impl Sink {
     }
 }
 
+/// What a line takes of the room: the memory that it has, as long as it is not alone.
+fn share(line: &Vec<u8>) -> u32 {
+    u32::try_from(line.capacity()).unwrap_or(WAITING_BYTES).min(WAITING_BYTES)
+}
+
+/// Nobody waits for room from a thread that has ended, however it did.
+struct EndOfRoom(Arc<Semaphore>);
+
+impl Drop for EndOfRoom {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// A dropped sink is aborted.
 impl Drop for Sink {
     fn drop(&mut self) {
@@ -239,29 +278,27 @@ impl Drop for Sink {
     }
 }
 
-fn run(mut target: Target, mut orders: mpsc::Receiver<Order>) -> io::Result<u64> {
-    let mut buffer = Vec::with_capacity(FLUSH_BYTES);
+fn run(target: Prepared, mut orders: mpsc::Receiver<Order>, room: &Semaphore) -> io::Result<u64> {
+    let buffer = Vec::with_capacity(FLUSH_BYTES);
+    let mut writer = Writer { target: target.open()?, buffer, waiting: 0, room };
     let mut lines = 0;
     loop {
         let order = match orders.try_recv() {
             Ok(order) => Some(order),
             Err(_) => {
                 // Nothing is waiting: let the reader see what there is.
-                write_out(&mut target, &mut buffer)?;
+                writer.flush()?;
                 orders.blocking_recv()
             }
         };
         match order {
             Some(Order::Line(line)) => {
                 lines += 1;
-                buffer.extend_from_slice(&line);
-                if buffer.len() >= FLUSH_BYTES {
-                    write_out(&mut target, &mut buffer)?;
-                }
+                writer.write(line)?;
             }
             Some(Order::Finish) => {
-                write_out(&mut target, &mut buffer)?;
-                target.commit()?;
+                writer.flush()?;
+                writer.target.commit()?;
                 return Ok(lines);
             }
             None => return Ok(lines),
@@ -269,15 +306,43 @@ fn run(mut target: Target, mut orders: mpsc::Receiver<Order>) -> io::Result<u64>
     }
 }
 
-fn write_out(target: &mut Target, buffer: &mut Vec<u8>) -> io::Result<()> {
-    if !buffer.is_empty() {
-        target.write_all(buffer)?;
-        target.flush()?;
-        buffer.clear();
-        // One large line must not keep its room for ever.
-        buffer.shrink_to(FLUSH_BYTES);
+/// Hands lines to the system, many at a time.
+struct Writer<'a> {
+    target: Target,
+    buffer: Vec<u8>,
+    /// The room that the lines in the buffer take.
+    waiting: usize,
+    room: &'a Semaphore,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, line: Vec<u8>) -> io::Result<()> {
+        self.waiting += share(&line) as usize;
+        if line.len() >= FLUSH_BYTES {
+            // Too large to be copied and kept.
+            self.hand_over()?;
+            self.target.write_all(&line)?;
+            drop(line);
+            return self.flush();
+        }
+        self.buffer.extend_from_slice(&line);
+        if self.buffer.len() >= FLUSH_BYTES { self.flush() } else { Ok(()) }
     }
-    Ok(())
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hand_over()?;
+        if self.waiting > 0 {
+            self.target.flush()?;
+            self.room.add_permits(std::mem::take(&mut self.waiting));
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        self.target.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -8,40 +8,42 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::SinkError;
+use super::place::{folder_of, resolved};
 
-/// Something to write to, and for a file, how it becomes whole.
-pub(super) enum Target {
-    /// Written in place: standard output, a device, a pipe.
-    Plain(Box<dyn Write + Send>),
-    /// Written beside its place; removed when dropped before [`Target::commit`].
-    File {
-        /// What is written.
-        temporary: NamedTempFile,
-        /// Where it will be.
-        path: PathBuf,
-    },
+/// Something that will be written to.
+pub(super) enum Prepared {
+    /// It is open.
+    Open(Target),
+    /// A device or a pipe. To open it may take until somebody reads it.
+    Unopened(PathBuf),
 }
 
-impl Target {
-    /// Prepares a file. A symbolic link stays: what it leads to is replaced.
-    pub(super) fn file(path: &Path) -> Result<Self, SinkError> {
+impl Prepared {
+    /// Opens it. Blocks, for ever if nobody reads it.
+    pub(super) fn open(self) -> io::Result<Target> {
+        match self {
+            Self::Open(target) => Ok(target),
+            Self::Unopened(path) => {
+                let device = OpenOptions::new().write(true).open(path)?;
+                Ok(Target::Plain(Box::new(device)))
+            }
+        }
+    }
+
+    /// Prepares a file, which that option names. A symbolic link stays: what it leads to is replaced.
+    pub(super) fn file(path: &Path, option: &'static str) -> Result<Self, SinkError> {
         let place = path.display().to_string();
-        let failed = |error| SinkError::io(&place, error);
+        let failed = |error| SinkError::io(&place, option, error);
         let path = match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 return Err(SinkError::Folder { path: path.to_owned() });
             }
             Ok(found) if !found.is_file() => {
-                let device = OpenOptions::new().write(true).open(path).map_err(failed)?;
-                return Ok(Self::Plain(Box::new(device)));
+                return Ok(Self::Unopened(path.to_owned()));
             }
-            Ok(_) => fs::canonicalize(path).map_err(failed)?,
-            Err(_) => path.to_owned(),
+            _ => resolved(path),
         };
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&path);
         if !folder.is_dir() {
             let folder = folder.to_owned();
             return Err(SinkError::NoFolder { path, folder });
@@ -57,9 +59,24 @@ impl Target {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(failed)?;
-        Ok(Self::File { temporary, path })
+        Ok(Self::Open(Target::File { temporary, path }))
     }
+}
 
+/// Something to write to, and for a file, how it becomes whole.
+pub(super) enum Target {
+    /// Written in place: standard output, a device, a pipe.
+    Plain(Box<dyn Write + Send>),
+    /// Written beside its place; removed when dropped before [`Target::commit`].
+    File {
+        /// What is written.
+        temporary: NamedTempFile,
+        /// Where it will be.
+        path: PathBuf,
+    },
+}
+
+impl Target {
     /// Makes what was written stay: on the disk, and in its place.
     pub(super) fn commit(self) -> io::Result<()> {
         match self {
@@ -69,8 +86,7 @@ impl Target {
                 temporary.persist(&path).map_err(|error| error.error)?;
                 // The new name, too, is to survive a power cut. Not every file system can do that,
                 // and the file itself is whole either way.
-                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-                if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+                if let Ok(folder) = File::open(folder_of(&path)) {
                     let _ = folder.sync_all();
                 }
                 Ok(())

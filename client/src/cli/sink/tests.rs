@@ -44,7 +44,11 @@ impl Write for Limited {
 fn limited(room: usize, failure: io::ErrorKind) -> (Sink, Arc<Mutex<Vec<u8>>>) {
     let written = Arc::default();
     let writer = Limited { room, failure, written: Arc::clone(&written) };
-    (Sink::start(Target::Plain(Box::new(writer)), "the place").expect("starts"), written)
+    (
+        Sink::start(Prepared::Open(Target::Plain(Box::new(writer))), "the place", OUTPUT)
+            .expect("starts"),
+        written,
+    )
 }
 
 /// Sends until the sink fails.
@@ -62,7 +66,7 @@ fn a_file_takes_its_place_when_it_is_whole() {
     let path = folder.path().join("out.jsonl");
     fs::write(&path, "old\n").expect("written");
     block_on(async {
-        let mut sink = Sink::file(&path).expect("opens");
+        let mut sink = Sink::file(&path, OUTPUT).expect("opens");
         sink.send(&json!({"b": 1, "a": [null, "ö\n"]})).await.expect("taken");
         sink.send(&json!("x")).await.expect("taken");
         assert_eq!(fs::read_to_string(&path).expect("there"), "old\n");
@@ -79,7 +83,7 @@ fn an_aborted_or_dropped_sink_leaves_nothing() {
     let path = folder.path().join("out.jsonl");
     block_on(async {
         for abort in [true, false] {
-            let mut sink = Sink::file(&path).expect("opens");
+            let mut sink = Sink::file(&path, OUTPUT).expect("opens");
             sink.send(&json!(1)).await.expect("taken");
             assert_eq!(names(folder.path()).len(), 1, "the temporary file");
             if abort {
@@ -98,18 +102,22 @@ fn a_link_stays_and_what_it_leads_to_is_replaced() {
     let (real, link) = (folder.path().join("real"), folder.path().join("link"));
     fs::write(&real, "old").expect("written");
     std::os::unix::fs::symlink("real", &link).expect("linked");
-    block_on(Sink::file(&link).expect("opens").finish()).expect("finishes");
+    block_on(Sink::file(&link, OUTPUT).expect("opens").finish()).expect("finishes");
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
     assert_eq!(fs::read_to_string(&real).expect("there"), "");
+    // Also one to what is not there yet.
+    fs::remove_file(&real).expect("removed");
+    block_on(Sink::file(&link, OUTPUT).expect("opens").finish()).expect("finishes");
+    assert!(fs::symlink_metadata(&link).expect("there").is_symlink() && real.exists());
 }
 
 #[test]
 fn a_place_that_cannot_be_a_file_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let error = Sink::file(folder.path()).expect_err("a folder").to_string();
+    let error = Sink::file(folder.path(), OUTPUT).expect_err("a folder").to_string();
     assert!(error.contains("it is a folder"), "{error}");
     let path = folder.path().join("no/where.jsonl");
-    let error = Sink::file(&path).expect_err("no folder").to_string();
+    let error = Sink::file(&path, OUTPUT).expect_err("no folder").to_string();
     assert!(error.contains("where.jsonl") && error.contains("there is no folder"), "{error}");
 }
 
@@ -117,7 +125,7 @@ fn a_place_that_cannot_be_a_file_is_named() {
 fn a_full_disk_is_named() {
     let (mut sink, _) = limited(100_000, io::ErrorKind::StorageFull);
     let error = block_on(fill(&mut sink));
-    assert!(matches!(&error, SinkError::Full { place } if place == "the place"), "{error}");
+    assert!(matches!(&error, SinkError::Full { place, .. } if place == "the place"), "{error}");
     assert!(error.to_string().contains("the disk is full"));
     block_on(async {
         assert!(sink.send(&json!(1)).await.is_err(), "once failed, it stays failed");
@@ -129,12 +137,14 @@ fn a_full_disk_is_named() {
 #[test]
 fn a_device_is_written_in_place() {
     let error = block_on(async {
-        let mut sink = Sink::file(Path::new("/dev/full")).expect("opens");
+        let mut sink = Sink::errors(Path::new("/dev/full")).expect("opens");
         let _ = sink.send(&json!(1)).await;
         sink.finish().await.expect_err("full")
     });
-    assert!(matches!(&error, SinkError::Full { place } if place == "/dev/full"), "{error}");
-    block_on(Sink::file(Path::new("/dev/null")).expect("opens").finish()).expect("finishes");
+    assert!(matches!(&error, SinkError::Full { place, .. } if place == "/dev/full"), "{error}");
+    assert!(error.to_string().ends_with("with --errors"), "{error}");
+    block_on(Sink::file(Path::new("/dev/null"), OUTPUT).expect("opens").finish())
+        .expect("finishes");
     assert!(!fs::metadata("/dev/null").expect("there").is_file());
 }
 
@@ -154,6 +164,88 @@ fn a_reader_sees_a_line_when_no_more_is_waiting() {
         std::thread::yield_now();
     }
     assert_eq!(*written.lock().expect("not poisoned"), b"1\n");
+}
+
+/// Takes nothing before it is told to.
+struct Stalled {
+    begun: std::sync::mpsc::Sender<()>,
+    go_on: std::sync::mpsc::Receiver<()>,
+}
+
+impl Write for Stalled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Nobody asks any more, or nobody holds it up any more.
+        let _ = self.begun.send(());
+        let _ = self.go_on.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A sink whose first line is being written and never is, until what is answered beside it is dropped.
+fn stalled() -> (Sink, std::sync::mpsc::Sender<()>) {
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (goes_on, go_on) = std::sync::mpsc::channel();
+    let writer = Target::Plain(Box::new(Stalled { begun, go_on }));
+    let mut sink = Sink::start(Prepared::Open(writer), "the place", ERRORS).expect("starts");
+    block_on(sink.send(&json!(1))).expect("taken");
+    begins.recv().expect("it begins");
+    (sink, goes_on)
+}
+
+/// How many lines of this value are taken before one has to wait.
+fn taken(sink: &mut Sink, value: &serde_json::Value) -> usize {
+    let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut taken = 0;
+    while std::pin::pin!(sink.send(value)).poll(&mut nobody).is_ready() {
+        taken += 1;
+    }
+    taken
+}
+
+#[test]
+fn what_waits_is_bounded_in_bytes_and_in_lines() {
+    let (mut sink, goes_on) = stalled();
+    let large = json!("x".repeat(100_000));
+    let large_lines = taken(&mut sink, &large);
+    assert!((1..=10).contains(&large_lines), "{large_lines} lines of 100 kB wait");
+    drop(goes_on);
+    assert_eq!(block_on(sink.finish()).expect("finishes"), 1 + large_lines as u64);
+
+    let (mut sink, goes_on) = stalled();
+    assert_eq!(taken(&mut sink, &json!(2)), WAITING_LINES);
+    drop(goes_on);
+    block_on(sink.send(&json!("there is room again"))).expect("taken");
+}
+
+#[test]
+fn a_line_larger_than_all_that_may_wait_waits_alone() {
+    let (mut sink, goes_on) = stalled();
+    let huge = json!("x".repeat(3 << 20));
+    assert_eq!(taken(&mut sink, &huge), 0, "beside another");
+    drop(goes_on);
+    block_on(async {
+        for _ in 0..3 {
+            sink.send(&huge).await.expect("taken");
+        }
+        assert_eq!(sink.finish().await.expect("finishes"), 4);
+    });
+}
+
+#[test]
+fn whoever_waits_for_room_hears_that_the_sink_has_failed() {
+    let (mut sink, _) = limited(100_000, io::ErrorKind::StorageFull);
+    let error = block_on(async {
+        loop {
+            if let Err(error) = sink.send(&json!("x".repeat(600_000))).await {
+                return error;
+            }
+        }
+    });
+    assert!(matches!(&error, SinkError::Full { .. }), "{error}");
 }
 
 #[test]

@@ -3,35 +3,75 @@
 use std::io::{self, BufRead, Read};
 use std::sync::atomic::Ordering;
 
-use flate2::bufread::MultiGzDecoder;
-
-use super::{Gone, Out};
+use super::{Gone, Out, gzip};
 
 /// A longer line is an error root, and is skipped.
 pub const MAX_LINE_BYTES: usize = 16 << 20;
 
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// Reads an input to its end. It is taken as gzip, of one member or several, if it begins as such.
-/// A line ends with `\n` or `\r\n`, neither of which belongs to it.
-pub(super) fn read(name: &str, mut input: impl BufRead, out: &mut Out) -> Result<(), Gone> {
-    // Two bytes decide; an input hands out its first bytes together unless somebody types them.
-    let mut start = [0; 2];
-    let mut got = 0;
-    while got < start.len() {
-        match input.read(&mut start[got..]) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return out.push(Err(broken(name, 1, &error))),
+/// Reads an input to its end. It is taken as gzip, of one member or several, if it begins as such. A
+/// line ends with `\n` or `\r\n`, neither of which belongs to it; nor does a byte order mark before the
+/// first.
+pub(super) fn read(name: &str, input: impl BufRead, out: &mut Out) -> Result<(), Gone> {
+    let input = Begun::read(input, &[gzip::MAGIC, UTF_8, UTF_16[0], UTF_16[1]]);
+    match input {
+        Err(error) => out.push(Err(broken(name, 1, &error))),
+        Ok(input) if input.start() == gzip::MAGIC => {
+            let text = gzip::Members::new(input.whole());
+            match Begun::read(
+                io::BufReader::with_capacity(64 << 10, text),
+                &[UTF_8, UTF_16[0], UTF_16[1]],
+            ) {
+                Ok(text) => marked(name, text, out),
+                Err(error) => out.push(Err(broken(name, 1, &error))),
+            }
         }
+        Ok(input) => marked(name, input, out),
     }
-    let gzip = start[..got] == GZIP_MAGIC;
-    let whole = io::Cursor::new(start).take(got as u64).chain(input);
-    if gzip {
-        lines(name, io::BufReader::with_capacity(64 << 10, MultiGzDecoder::new(whole)), out)
-    } else {
-        lines(name, whole, out)
+}
+
+/// Reads text that may begin with a byte order mark.
+fn marked(name: &str, text: Begun<impl BufRead>, out: &mut Out) -> Result<(), Gone> {
+    if UTF_16.contains(&text.start()) {
+        return out.push(Err(format!(
+            "{name}:1: this input is not UTF-8 text but UTF-16, as its byte order mark says: convert it \
+             first, with `iconv -f UTF-16 -t UTF-8` for example"
+        )));
+    }
+    if text.start() == UTF_8 { lines(name, text.rest, out) } else { lines(name, text.whole(), out) }
+}
+
+const UTF_8: &[u8] = b"\xef\xbb\xbf";
+const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+const LONGEST_MARK: usize = 3;
+
+/// An input whose first bytes have been looked at.
+struct Begun<R> {
+    start: [u8; LONGEST_MARK],
+    got: usize,
+    rest: R,
+}
+
+impl<R: BufRead> Begun<R> {
+    /// Reads only as far as one of these marks goes on: the next byte may be long in coming.
+    fn read(mut rest: R, marks: &[&[u8]]) -> io::Result<Self> {
+        let (mut start, mut got) = ([0; LONGEST_MARK], 0);
+        while marks.iter().any(|mark| mark.len() > got && mark.starts_with(&start[..got])) {
+            match rest.read(&mut start[got..=got]) {
+                Ok(0) => break,
+                Ok(_) => got += 1,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { start, got, rest })
+    }
+
+    fn start(&self) -> &[u8] {
+        &self.start[..self.got]
+    }
+
+    fn whole(self) -> impl BufRead {
+        io::Cursor::new(self.start).take(self.got as u64).chain(self.rest)
     }
 }
 

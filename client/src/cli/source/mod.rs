@@ -1,8 +1,9 @@
 //! The sources of a pipeline file: lines of files or of standard input, and paths.
 //!
 //! A source is resolved first ([`Inputs::resolve`]): globs become a sorted list of files without
-//! repetitions, each of them opened once, so that a job with a missing input never starts. Then it
-//! is started ([`Inputs::start`]): a thread of its own reads, and hands over batches through a
+//! repetitions, and each regular file is tried, so that a job with a missing input never starts. What
+//! is no regular file (a named pipe, a device) is opened once and for all when it is read: whoever
+//! writes to a pipe would take a first opening for its reader. Then it is started ([`Inputs::start`]): a thread of its own reads, and hands over batches through a
 //! bounded channel; when nobody takes them, it waits. Dropping the [`Roots`] ends the thread at its
 //! next batch; a thread that waits for standard input ends with the process.
 //!
@@ -11,6 +12,7 @@
 //! and line, and the rest goes on.
 
 mod glob;
+mod gzip;
 mod lines;
 
 use std::io;
@@ -91,7 +93,7 @@ fn advice(pattern: &str) -> &'static str {
     }
 }
 
-/// What a source will read: every file is there, and can be opened.
+/// What a source will read: every file is there, and each regular one can be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inputs {
     /// The lines of these files.
@@ -134,7 +136,7 @@ impl Counts {
 }
 
 impl Inputs {
-    /// Finds the files, and opens each of them once. Blocks; the list is kept in memory.
+    /// Finds the files, and tries to open those that are regular. Blocks; the list is kept in memory.
     ///
     /// # Errors
     /// A glob that matches nothing or is none, and a file that is not there or cannot be read.
@@ -144,12 +146,23 @@ impl Inputs {
             SourceSpec::Lines(globs) => {
                 let files = glob::files(globs)?;
                 for path in &files {
-                    std::fs::File::open(path)
-                        .map_err(|error| SourceError::Unreadable { path: path.clone(), error })?;
+                    let unreadable = |error| SourceError::Unreadable { path: path.clone(), error };
+                    if std::fs::metadata(path).map_err(unreadable)?.is_file() {
+                        std::fs::File::open(path).map_err(unreadable)?;
+                    }
                 }
                 Ok(Self::Lines(files))
             }
             SourceSpec::Files(globs) => Ok(Self::Files(glob::files(globs)?)),
+        }
+    }
+
+    /// The files that will be read, or whose paths are the roots.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Lines(paths) | Self::Files(paths) => paths,
+            Self::Stdin => &[],
         }
     }
 

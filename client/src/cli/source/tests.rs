@@ -65,6 +65,66 @@ fn gzip_is_known_by_its_first_bytes_and_may_have_members() {
 }
 
 #[test]
+fn a_byte_order_mark_belongs_to_no_line() {
+    let marked = gzip(b"\xef\xbb\xbfzipped\n");
+    let folder = folder(&[
+        ("a", b"\xef\xbb\xbf1\n\xef\xbb\xbf2\n"),
+        ("b", b"\xef\xbb\xbf"),
+        ("c", b"\xef\xbb\xbf\n"),
+        ("d", b"\xef\xbb"),
+        ("e.gz", &marked),
+        ("f", b"3"),
+    ]);
+    let spec = spec(&folder, SourceSpec::Lines, &["*"]);
+    let roots = roots(&folder, &spec);
+    // Only at the very start it is a mark.
+    assert_eq!(roots[..3], ok(&["1", "\u{feff}2", ""]));
+    assert!(roots[3].as_ref().expect_err("half a mark").contains("d:1: "), "{roots:?}");
+    assert_eq!(roots[4..], ok(&["zipped", "3"]));
+}
+
+#[test]
+fn text_of_two_bytes_a_character_is_one_error_that_says_so() {
+    let zipped = gzip(b"\xff\xfe1\0\n\0");
+    let folder =
+        folder(&[("a", b"\xff\xfe1\0\n\x002\0\n\0"), ("b", b"\xfe\xff\x001\0\n"), ("c", &zipped)]);
+    let spec = spec(&folder, SourceSpec::Lines, &["*"]);
+    let roots = roots(&folder, &spec);
+    assert_eq!(roots.len(), 3, "{roots:?}");
+    for (root, name) in roots.iter().zip(["a:1: ", "b:1: ", "c:1: "]) {
+        let error = root.as_ref().expect_err("no UTF-8");
+        assert!(error.starts_with(name) && error.contains("UTF-16"), "{error}");
+        assert!(error.contains("iconv"), "{error}");
+    }
+}
+
+#[test]
+fn zeros_behind_a_gzip_member_are_padding_and_anything_else_is_told() {
+    let member = gzip(b"one\n");
+    let with = |more: &[u8]| [&member[..], more].concat();
+    let next = [&[0; 512][..], &gzip(b"two\n")].concat();
+    let folder = folder(&[
+        ("a", &with(&[0; 100_000])),
+        ("b", &with(&next)),
+        ("c", &with(b"rubbish")),
+        ("d", &with(b"\0\0rubbish that is long enough")),
+        ("e", &member[..member.len() - 3]),
+        ("f", &with(&member[..5])),
+    ]);
+    let spec = spec(&folder, SourceSpec::Lines, &["*"]);
+    let roots = roots(&folder, &spec);
+    assert_eq!(roots[..4], ok(&["one", "one", "two", "one"]), "{roots:?}");
+    let errors: Vec<&String> = roots.iter().filter_map(|root| root.as_ref().err()).collect();
+    assert_eq!(errors.len(), 4, "{roots:?}");
+    for (error, name) in errors.iter().zip(["c:2: ", "d:2: ", "e:", "f:2: "]) {
+        assert!(error.starts_with(name) && error.contains("is missing"), "{error}");
+    }
+    for error in &errors[..2] {
+        assert!(error.contains("neither gzip nor zeros"), "{error}");
+    }
+}
+
+#[test]
 fn a_bad_line_is_an_error_root_and_the_rest_goes_on() {
     let mut long = vec![b'x'; MAX_LINE_BYTES + 1];
     long.extend_from_slice(b"\nafter\n");
@@ -159,7 +219,7 @@ fn nobody_listening_ends_the_thread_and_a_slow_listener_slows_it() {
 #[test]
 fn a_line_is_handed_over_before_the_next_read_waits() {
     /// A reader that gives one chunk, and on the next read asks whether the line has arrived.
-    struct Typing(Option<&'static [u8]>, mpsc::Receiver<Vec<Root>>);
+    struct Typing(Option<&'static [u8]>, &'static str, mpsc::Receiver<Vec<Root>>);
     impl io::Read for Typing {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             match self.0.take() {
@@ -168,15 +228,17 @@ fn a_line_is_handed_over_before_the_next_read_waits() {
                     Ok(chunk.len())
                 }
                 None => {
-                    assert_eq!(self.1.try_recv().expect("a batch"), ok(&["typed"]));
+                    assert_eq!(self.2.try_recv().expect("a batch"), ok(&[self.1]));
                     Ok(0)
                 }
             }
         }
     }
-    let (batches, receiver) = mpsc::channel(1);
-    let counts = Arc::new(Counts::default());
-    let mut out = Out { batches, batch: Vec::new(), bytes: 0, counts };
-    let input = io::BufReader::new(Typing(Some(b"typed\n"), receiver));
-    lines::read("typing", input, &mut out).expect("somebody listens");
+    for (typed, line) in [(&b"typed\n"[..], "typed"), (b"\n", ""), (b"\xef\xbb\xbf\n", "")] {
+        let (batches, receiver) = mpsc::channel(1);
+        let counts = Arc::new(Counts::default());
+        let mut out = Out { batches, batch: Vec::new(), bytes: 0, counts };
+        let input = io::BufReader::new(Typing(Some(typed), line, receiver));
+        lines::read("typing", input, &mut out).expect("somebody listens");
+    }
 }

@@ -3,6 +3,7 @@
 use crate::control::FailureKind;
 use crate::ids::{ChannelId, StageId};
 use crate::pipeline::{Op, TypeTag};
+use crate::text::NOT_PLAIN;
 
 /// Why a pipeline is no graph, or a function does not fit a stage of it. The fault is the
 /// pipeline's author's; trying again changes nothing.
@@ -20,6 +21,9 @@ pub enum GraphError {
         /// The stage.
         stage: String,
     },
+    /// A name would steer the terminal of whoever lists it.
+    #[error("the name {0:?} {NOT_PLAIN}")]
+    NotPlain(String),
     /// Two stages have one name.
     #[error(
         "the name {name:?} is used by {first} and by {second}: give one of them another with name(..)"

@@ -20,6 +20,7 @@ use crate::control::Function;
 use crate::ids::StageId;
 use crate::lineage::MAX_STEPS;
 use crate::pipeline::{Carries, Op, Pipeline, Site, Stage, TypeTag};
+use crate::text::is_plain;
 
 /// A legal pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +221,10 @@ fn check_depth(pipeline: &Pipeline, order: &[StageId]) -> Result<(), GraphError>
 }
 
 fn check_names(pipeline: &Pipeline) -> Result<(), GraphError> {
+    let of_stages = pipeline.stages().flat_map(|(_, stage)| [&stage.name, &stage.function]);
+    if let Some(name) = of_stages.chain([&pipeline.name]).find(|name| !is_plain(name)) {
+        return Err(GraphError::NotPlain(name.clone()));
+    }
     let mut names = BTreeMap::new();
     for (id, stage) in pipeline.stages() {
         if stage.name.trim().is_empty() {
