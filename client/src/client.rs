@@ -8,7 +8,7 @@ use stageline_protocol::task::Limits;
 #[cfg(feature = "embedded")]
 use stageline_worker::runtime::SessionOpener;
 use stageline_worker::runtime::{
-    Dialler, GrpcSession, Node, NodeConfig, NodeHandle, Stopped, Threads,
+    Dialler, GrpcSession, Ids, Node, NodeConfig, NodeHandle, Stopped, Threads,
 };
 use stageline_worker::sdk::Registry;
 use tokio::sync::watch;
@@ -65,6 +65,7 @@ pub struct ClientBuilder {
     wait_stages: Duration,
     limits: Limits,
     dialler: Dialler,
+    ids: Ids,
 }
 
 impl Default for ClientBuilder {
@@ -75,6 +76,7 @@ impl Default for ClientBuilder {
             wait_stages: WAIT_STAGES,
             limits: Limits::default(),
             dialler: Dialler::default(),
+            ids: Ids::default(),
         }
     }
 }
@@ -159,6 +161,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Where its ids, and those of its jobs, come from, for simulations. Default: the operating system.
+    #[must_use]
+    pub fn ids(mut self, ids: Ids) -> Self {
+        self.ids = ids;
+        self
+    }
+
     /// Connects to the coordinator at `HOST:PORT`.
     ///
     /// # Errors
@@ -187,7 +196,7 @@ impl ClientBuilder {
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn embedded(self, registry: Registry) -> Client {
-        let embedded = crate::embedded::Embedded::start(registry, self.limits);
+        let embedded = crate::embedded::Embedded::start(registry, self.limits, self.ids.clone());
         let opener: Arc<dyn SessionOpener> = embedded.client_opener();
         let (node, handle) = Node::beside(embedded.worker(), self.config(), opener);
         self.start(node, handle, Duration::ZERO, Some(embedded))
@@ -203,6 +212,7 @@ impl ClientBuilder {
             dialler: self.dialler.clone(),
             threads: Threads::callers(),
             give_up: self.connect_timeout,
+            ids: self.ids.clone(),
         }
     }
 

@@ -26,7 +26,8 @@ enum Readiness {
 }
 
 impl Engine {
-    /// A client submits a job. Doing so again is harmless: it is told how the job goes.
+    /// A client submits a job. Doing so again is harmless: it is told how the job goes. An id stands for
+    /// one pipeline of one client; whoever submits another under it would take its results for its own.
     pub(super) fn submitted(&mut self, now: Time, from: Incarnation, submit: Submit) {
         let Some(process) = self.fleet.get(from) else { return };
         if process.hello.kind != ProcessKind::Client {
@@ -36,15 +37,19 @@ impl Engine {
         let name = process.hello.name.clone();
         let Submit { job: id, pipeline, wait_stages } = submit;
         if let Some(job) = self.jobs.get_mut(&id) {
-            if job.client == from {
-                job.status_due = Some(now);
-            } else {
-                self.refuse_process(now, from, format!("job {id} belongs to another client"));
+            let same = *job.graph.pipeline() == pipeline;
+            match clash(id, job.client == from, same) {
+                None => job.status_due = Some(now),
+                Some(why) => self.refuse_process(now, from, why),
             }
             return;
         }
-        if self.ended(id).is_some() {
-            return self.say_final(from, id);
+        if let Some(ended) = self.ended(id) {
+            let same = is_status_of(&ended.status, &pipeline);
+            return match clash(id, ended.client == from, same) {
+                None => self.say_final(from, id),
+                Some(why) => self.refuse_process(now, from, why),
+            };
         }
         match Graph::new(pipeline.clone()) {
             Ok(graph) => {
@@ -105,6 +110,23 @@ impl Engine {
             self.end_job(now, job, Outcome::Failed(failure));
         }
     }
+}
+
+/// Why a known id is not that of the job which is submitted, if so.
+fn clash(id: JobId, same_client: bool, same_pipeline: bool) -> Option<String> {
+    let whose = match (same_client, same_pipeline) {
+        (true, true) => return None,
+        (true, false) => "stands for another pipeline",
+        (false, _) => "belongs to another client",
+    };
+    Some(format!("job {id} {whose}: submit each job under an id of its own"))
+}
+
+/// Whether a job that has ended may have been of that pipeline, by what is still known of it.
+fn is_status_of(status: &JobStatus, pipeline: &Pipeline) -> bool {
+    let known = status.stages.iter().map(|stage| (&stage.name, stage.op));
+    let wanted = pipeline.stages.iter().map(|stage| (&stage.name, stage.op));
+    status.name == pipeline.name && known.eq(wanted)
 }
 
 /// The status of a job that never was one.

@@ -8,6 +8,7 @@
     reason = "a test says so when it fails"
 )]
 
+mod ids;
 mod operators;
 mod policies;
 mod refusals;

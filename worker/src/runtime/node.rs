@@ -32,6 +32,7 @@ use super::census::Counters;
 use super::dial::Transports;
 use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
+use super::ids::Ids;
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
 use super::routes::Routes;
@@ -65,6 +66,8 @@ pub struct NodeConfig {
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.
     pub give_up: Option<Duration>,
+    /// Where its ids come from.
+    pub ids: Ids,
 }
 
 /// Why a node stopped.
@@ -136,12 +139,13 @@ impl Node {
         opener: Arc<dyn SessionOpener>,
         routes: Routes,
     ) -> (Self, NodeHandle) {
-        let incarnation = Incarnation(fastrand::u64(1..));
+        let incarnation = Incarnation(config.ids.draw());
         routes.add_node(incarnation);
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
         let (counters, threads) = (Counters::default(), config.threads.clone());
-        let handle = NodeHandle { events: sender, routes, counters, welcome, threads };
+        let ids = config.ids.clone();
+        let handle = NodeHandle { events: sender, routes, counters, welcome, threads, ids };
         let transports = Transports::new(config.dialler.clone());
         let node = Self {
             config,
@@ -371,7 +375,7 @@ impl Node {
         match command {
             Command::Submit(boxed, updates) => {
                 let (submit, local) = *boxed;
-                if let Some(status) = self.too_large(&submit) {
+                if let Some(status) = self.too_large(&submit).or_else(|| self.in_use(&submit)) {
                     updates.send_modify(|update| update.status = Some(status));
                     return;
                 }
@@ -407,8 +411,20 @@ impl Node {
             "the pipeline takes {size} bytes, parameters included; the largest is {MAX_PIPELINE}: \
              let large settings come as items, or from a file that the workers can read"
         );
+        Some(self.refused(submit, message))
+    }
+
+    /// Two jobs under one id would be one to everybody.
+    fn in_use(&self, submit: &Submit) -> Option<JobStatus> {
+        let id = submit.job;
+        let message =
+            || format!("this process has a job {id} already: submit each under an id of its own");
+        self.jobs.contains_key(&id).then(|| self.refused(submit, message()))
+    }
+
+    fn refused(&self, submit: &Submit, message: String) -> JobStatus {
         let failure = Failure { kind: FailureKind::Invalid, message };
-        Some(JobStatus {
+        JobStatus {
             job: submit.job,
             name: shortened(submit.pipeline.name.clone()),
             phase: JobPhase::Ended(Outcome::Failed(failure)),
@@ -416,7 +432,7 @@ impl Node {
             age: Duration::ZERO,
             stages: Vec::new(),
             held_up_by: Vec::new(),
-        })
+        }
     }
 
     /// Makes what runs here what the view says.

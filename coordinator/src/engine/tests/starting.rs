@@ -196,6 +196,31 @@ fn submitting_twice_is_harmless() {
 }
 
 #[test]
+fn an_id_stands_for_one_pipeline_of_one_client() {
+    let mut world = World::new();
+    let [client, stranger] = ["c", "stranger"].map(|name| world.client(name));
+    world.worker("w", &["fetch", "parse"]);
+    world.submit(client, line(&["fetch"]));
+    world.submit(client, line(&["fetch", "parse"]));
+    let why = world.processes[client.0].refused.clone().unwrap();
+    assert!(why.contains("another pipeline") && why.contains("id of its own"), "{why}");
+    assert_eq!(world.phase(), JobPhase::Running, "the first is not touched");
+
+    // Nor is it free when its job has ended.
+    world.connect(client);
+    world.say(client, stageline_protocol::control::Up::Cancel(JOB, "enough".into()));
+    world.all_obey();
+    world.submit(stranger, line(&["fetch"]));
+    let why = world.processes[stranger.0].refused.clone().unwrap();
+    assert!(why.contains("another client"), "{why}");
+    assert_eq!(world.processes[client.0].refused, None);
+    world.submit(client, line(&["fetch", "parse"]));
+    let why = world.processes[client.0].refused.clone().unwrap();
+    assert!(why.contains("another pipeline"), "{why}");
+    assert_eq!(world.engine.jobs(world.now).len(), 1);
+}
+
+#[test]
 fn only_a_client_submits() {
     let mut world = World::new();
     let worker = world.worker("w", &["fetch"]);
