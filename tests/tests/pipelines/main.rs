@@ -10,6 +10,7 @@
 
 mod ids;
 mod operators;
+mod panics;
 mod policies;
 mod refusals;
 mod slots;

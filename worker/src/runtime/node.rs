@@ -40,7 +40,7 @@ use super::session::{self, SessionError, SessionEvent, SessionOpener};
 use super::task::{Event, TaskLoop};
 use super::threads::Threads;
 use super::work::{Place, Work};
-use crate::sdk::{Registry, TaskContext};
+use crate::sdk::{Registry, TaskContext, caught, discard};
 
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Until the coordinator has said otherwise.
@@ -361,6 +361,7 @@ impl Node {
             if let Some(updates) = &job.updates {
                 updates.send_modify(|update| update.forgotten = true);
             }
+            discard(job);
         }
         let used: BTreeSet<String> = self
             .jobs
@@ -376,6 +377,7 @@ impl Node {
             Command::Submit(boxed, updates) => {
                 let (submit, local) = *boxed;
                 if let Some(status) = self.too_large(&submit).or_else(|| self.in_use(&submit)) {
+                    discard(local);
                     updates.send_modify(|update| update.status = Some(status));
                     return;
                 }
@@ -471,7 +473,7 @@ impl Node {
         job.view = Some(view);
         job.news = true;
         if ending {
-            job.local = LocalJob::default();
+            discard(std::mem::take(&mut job.local));
         }
         self.drain(id);
         self.report(id);
@@ -501,9 +503,9 @@ impl Node {
                 let token = cancelled.clone();
                 let cx = TaskContext::new(view.job, &stage.name, &self.config.name, token);
                 let lineage = stageline_protocol::Lineage::root(id.stage, position);
-                registry.open_source(stage, position, cx.item(lineage)).map(Work::Source)
+                made(|| registry.open_source(stage, position, cx.item(lineage))).map(Work::Source)
             }
-            _ => registry.invoker(stage).map(Work::Function),
+            _ => made(|| registry.invoker(stage)).map(Work::Function),
         };
         let work = match work {
             Ok(work) => work,
@@ -608,6 +610,12 @@ impl Node {
         }
         self.say_what_is_left();
     }
+}
+
+/// What a user's code makes for a stage; a panic in it is a reason why there is none.
+fn made<T>(make: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let panicked = |said| Err(format!("its function could not be made, that panicked: {said}"));
+    caught(make).unwrap_or_else(panicked)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use super::codec::{self, Payload};
 use super::context::Context;
 use super::error::{Failure, StageError};
 use super::handler::Handler;
+use super::panic::said;
 use super::roots::Roots;
 
 /// A stage function of some operator, ready to run: what a [`Registry`](super::Registry) holds, and
@@ -471,7 +472,7 @@ fn on_a_thread<R: Send + 'static>(
     let thread = AbortOnDropHandle::new(tokio::task::spawn_blocking(counted));
     async move {
         thread.await.map_err(|e| match e.try_into_panic() {
-            Ok(panic) => Failure::panicked(&*panic),
+            Ok(thrown) => Failure::panicked(said(thrown)),
             Err(e) => Failure::permanent(ErrorKind::Failed, format_args!("not run: {e}")),
         })
     }
