@@ -8,6 +8,7 @@ use stageline_protocol::control::{
     Submit, TaskStats,
 };
 use stageline_protocol::graph::{Graph, GraphError, nearest};
+use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Pipeline, Site, Stage};
 use stageline_protocol::{Incarnation, JobId, StageId, Time};
 
@@ -189,6 +190,9 @@ fn functions(job: &Job, stages: &[StageId]) -> Vec<String> {
     names
 }
 
+/// Once a message is so long, in bytes, it names no more workers.
+const ENOUGH: usize = 8 << 10;
+
 /// What is missing, what comes near, what there is, and what to do.
 fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
     let workers = fleet.offering();
@@ -219,10 +223,15 @@ fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
     }
     text.push_str(". Registered:");
     for (place, (_, worker)) in workers.iter().enumerate() {
+        if text.len() > ENOUGH {
+            text.push_str(&format!("; and what {} more offer", workers.len() - place));
+            break;
+        }
         let mut names: Vec<&str> =
             worker.hello.functions.iter().map(|function| function.name.as_str()).collect();
         names.sort_unstable();
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let names = shortened(names);
         let separator = if place == 0 { "" } else { ";" };
         text.push_str(&format!("{separator} {}: {names}", worker.title()));
     }

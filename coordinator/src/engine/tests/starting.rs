@@ -84,6 +84,19 @@ fn a_function_that_never_comes_fails_the_job_with_all_that_helps() {
 }
 
 #[test]
+fn a_failure_does_not_grow_with_the_fleet() {
+    let mut world = World::new();
+    let client = world.client("c");
+    for number in 0..500 {
+        world.worker(&format!("worker-with-a-long-name-{number:0100}"), &["fetch", "parse"]);
+    }
+    world.submit_waiting(client, JOB, line(&["fecth"]), Duration::ZERO);
+    let message = world.failure().message;
+    assert!(message.len() < 16 << 10, "{} bytes", message.len());
+    assert!(message.contains("more offer. Correct the name"), "{message}");
+}
+
+#[test]
 fn without_waiting_a_missing_function_fails_at_once() {
     let mut world = World::new();
     let client = world.client("c");
