@@ -1,4 +1,5 @@
 use futures_util::StreamExt;
+use stageline_proto::door::PREFACE;
 use stageline_proto::v1::jobs_client::JobsClient;
 use stageline_proto::v1::list_processes_response::Listed;
 use stageline_proto::v1::session_client::SessionClient;
@@ -11,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
-use super::door::{PREFACE, begins_well};
 use super::*;
 use crate::engine::Config;
 use crate::server::Coordinator;
@@ -116,17 +116,6 @@ async fn what_is_not_http2_disturbs_nobody() {
     let alive = Down::decode(down.message().await.unwrap().unwrap()).unwrap();
     assert_eq!(alive, Down::Alive);
     served.stop().await;
-}
-
-#[tokio::test]
-async fn a_preface_may_come_in_pieces() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (far, _) = listener.accept().await.unwrap();
-    near.write_all(&PREFACE[..7]).await.unwrap();
-    let judge = tokio::spawn(async move { begins_well(&far).await });
-    near.write_all(&PREFACE[7..]).await.unwrap();
-    assert!(judge.await.unwrap().unwrap());
 }
 
 #[tokio::test]
