@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     stopped: watch::Receiver<Option<Stopped>>,
     /// In embedded mode: what else runs here.
     #[cfg(feature = "embedded")]
-    _embedded: Option<crate::embedded::Embedded>,
+    embedded: Option<crate::embedded::Embedded>,
 }
 
 impl Drop for Shared {
@@ -111,9 +111,14 @@ impl Client {
         self.shared.node.census()
     }
 
-    /// Ends the client: jobs that still run are cancelled, and the coordinator is told.
+    /// Ends the client: jobs that still run are cancelled, and the coordinator is told. Embedded, it waits until
+    /// the stages have ended, too: nothing runs in the caller's runtime any more, which may be dropped.
     pub async fn close(self) {
         self.shared.node.stop().await;
+        #[cfg(feature = "embedded")]
+        if let Some(embedded) = &self.shared.embedded {
+            embedded.end().await;
+        }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -232,7 +237,7 @@ impl ClientBuilder {
             node: handle,
             stopped,
             #[cfg(feature = "embedded")]
-            _embedded: embedded,
+            embedded,
         };
         Client { shared: Arc::new(shared), wait_stages }
     }

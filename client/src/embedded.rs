@@ -42,6 +42,14 @@ impl Embedded {
         Self { coordinator, worker }
     }
 
+    /// Ends it, and completes when nothing of it runs.
+    pub(crate) async fn end(&self) {
+        self.worker.stop().await;
+        self.worker.ended().await;
+        self.coordinator.shutdown();
+        self.coordinator.stopped().await;
+    }
+
     pub(crate) const fn worker(&self) -> &NodeHandle {
         &self.worker
     }

@@ -66,6 +66,11 @@ impl NodeHandle {
         }
     }
 
+    /// Completes when the node has ended, and its tasks with it. Cancel safe.
+    pub async fn ended(&self) {
+        self.events.closed().await;
+    }
+
     /// Ends the node as [`stop`](Self::stop) does, without waiting.
     pub fn stop_soon(&self) {
         let (done, _nobody_waits) = oneshot::channel();
