@@ -9,7 +9,7 @@ use stageline_protocol::text::shown;
 #[cfg(feature = "embedded")]
 use stageline_worker::runtime::SessionOpener;
 use stageline_worker::runtime::{
-    Dialler, GrpcSession, Node, NodeConfig, NodeHandle, Stopped, Threads,
+    Dialler, GrpcSession, Ids, Node, NodeConfig, NodeHandle, Stopped, Threads,
 };
 use stageline_worker::sdk::Registry;
 use tokio::sync::watch;
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     stopped: watch::Receiver<Option<Stopped>>,
     /// In embedded mode: what else runs here.
     #[cfg(feature = "embedded")]
-    _embedded: Option<crate::embedded::Embedded>,
+    embedded: Option<crate::embedded::Embedded>,
 }
 
 impl Drop for Shared {
@@ -66,6 +66,7 @@ pub struct ClientBuilder {
     wait_stages: Duration,
     limits: Limits,
     dialler: Dialler,
+    ids: Ids,
 }
 
 impl Default for ClientBuilder {
@@ -76,6 +77,7 @@ impl Default for ClientBuilder {
             wait_stages: WAIT_STAGES,
             limits: Limits::default(),
             dialler: Dialler::default(),
+            ids: Ids::default(),
         }
     }
 }
@@ -110,9 +112,14 @@ impl Client {
         self.shared.node.census()
     }
 
-    /// Ends the client: jobs that still run are cancelled, and the coordinator is told.
+    /// Ends the client: jobs that still run are cancelled, and the coordinator is told. Embedded, it waits until
+    /// the stages have ended, too: nothing runs in the caller's runtime any more, which may be dropped.
     pub async fn close(self) {
         self.shared.node.stop().await;
+        #[cfg(feature = "embedded")]
+        if let Some(embedded) = &self.shared.embedded {
+            embedded.end().await;
+        }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -160,6 +167,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Where its ids, and those of its jobs, come from, for simulations. Default: the operating system.
+    #[must_use]
+    pub fn ids(mut self, ids: Ids) -> Self {
+        self.ids = ids;
+        self
+    }
+
     /// Connects to the coordinator at `HOST:PORT`.
     ///
     /// # Errors
@@ -188,7 +202,7 @@ impl ClientBuilder {
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn embedded(self, registry: Registry) -> Client {
-        let embedded = crate::embedded::Embedded::start(registry, self.limits);
+        let embedded = crate::embedded::Embedded::start(registry, self.limits, self.ids.clone());
         let opener: Arc<dyn SessionOpener> = embedded.client_opener();
         let (node, handle) = Node::beside(embedded.worker(), self.config(), opener);
         self.start(node, handle, Duration::ZERO, Some(embedded))
@@ -204,6 +218,7 @@ impl ClientBuilder {
             dialler: self.dialler.clone(),
             threads: Threads::callers(),
             give_up: self.connect_timeout,
+            ids: self.ids.clone(),
         }
     }
 
@@ -223,7 +238,7 @@ impl ClientBuilder {
             node: handle,
             stopped,
             #[cfg(feature = "embedded")]
-            _embedded: embedded,
+            embedded,
         };
         Client { shared: Arc::new(shared), wait_stages }
     }

@@ -7,7 +7,8 @@ use stageline_coordinator::server::{Coordinator, CoordinatorHandle};
 use stageline_protocol::control::ProcessKind;
 use stageline_protocol::task::Limits;
 use stageline_worker::runtime::{
-    Dialler, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener, Threads,
+    Dialler, Ids, Node, NodeConfig, NodeHandle, SessionChannel, SessionFuture, SessionOpener,
+    Threads,
 };
 use stageline_worker::sdk::Registry;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -21,7 +22,7 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
-    pub(crate) fn start(registry: Registry, limits: Limits) -> Self {
+    pub(crate) fn start(registry: Registry, limits: Limits, ids: Ids) -> Self {
         let coordinator = Coordinator::start(Default::default());
         let opener = Arc::new(InMemory { coordinator: coordinator.clone(), after: None });
         let config = NodeConfig {
@@ -33,11 +34,20 @@ impl Embedded {
             dialler: Dialler::default(),
             threads: threads(),
             give_up: None,
+            ids,
         };
         let session = config.threads.session().clone();
         let (node, worker) = Node::new(config, opener);
         session.spawn(node.run());
         Self { coordinator, worker }
+    }
+
+    /// Ends it, and completes when nothing of it runs.
+    pub(crate) async fn end(&self) {
+        self.worker.stop().await;
+        self.worker.ended().await;
+        self.coordinator.shutdown();
+        self.coordinator.stopped().await;
     }
 
     pub(crate) const fn worker(&self) -> &NodeHandle {

@@ -50,7 +50,7 @@ pub use results::{Job, Results};
 pub use source::Sender;
 pub use stageline_protocol::control::{Census, JobStatus, Outcome, StageStatus, TaskStats};
 pub use stageline_protocol::{ErrorKind, ItemError, JobId, Lineage};
-pub use stageline_worker::runtime::Dialler;
+pub use stageline_worker::runtime::{Dialler, Ids};
 pub use stageline_worker::sdk::{
     Context, Payload, Registry, Sink, Source, Stage, StageError, StageFunction,
 };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use stageline_protocol::ItemError;
 use stageline_protocol::control::{JobStatus, Submit};
 use stageline_protocol::pipeline::{Carries, Op, Site, Stage as Node};
-use stageline_protocol::{ItemError, JobId};
 use stageline_worker::runtime::{LocalStage, consumer};
 use stageline_worker::sdk::SinkName;
 
@@ -29,7 +29,7 @@ impl<T: 'static> Stream<T> {
     }
 
     fn submit(self, client: &Client) -> Job {
-        let id = JobId(fastrand::u64(1..));
+        let id = client.shared().node().draw_job();
         let wait_stages: Duration = client.wait_stages();
         let submit = Submit { job: id, pipeline: self.pipeline, wait_stages };
         let updates = client.shared().node().submit(submit, self.local);

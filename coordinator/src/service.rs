@@ -1,20 +1,20 @@
 //! The coordinator on a port: a door that lets HTTP/2 through, and the gRPC services behind it.
 
-mod door;
 mod rpc;
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use stageline_proto::MAX_CONTROL_MESSAGE;
+use stageline_proto::door::Door;
 use stageline_proto::v1::jobs_server::JobsServer;
 use stageline_proto::v1::session_server::SessionServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -108,7 +108,8 @@ pub async fn serve(
     let closed = CancellationToken::new();
     let _closes_the_door = closed.clone().drop_guard();
     let (through, connections) = mpsc::channel(64);
-    tokio::spawn(door::keep(listener, through, closed.clone()));
+    let arrivals = TcpListenerStream::new(listener).take_until(closed.clone().cancelled_owned());
+    tokio::spawn(Door::of("coordinator").keep(arrivals, through));
     run(address, ReceiverStream::new(connections), coordinator, stop, closed).await
 }
 

@@ -9,8 +9,11 @@
 //! merely stands in a message decides how much memory it takes. Payloads are slices of the received
 //! message, not copies. Whether a message makes sense *now* (a number that was never sent, a task
 //! that is not here) is for the state machines to judge.
+//!
+//! [`door`] is what stands before the server on a port of ours, coordinator's or worker's.
 
 mod convert;
+pub mod door;
 #[cfg(test)]
 mod tests;
 

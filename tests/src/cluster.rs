@@ -12,9 +12,12 @@ use stageline_coordinator::engine::Config;
 use stageline_coordinator::server::Coordinator;
 use stageline_coordinator::service::{self, Listener};
 use stageline_proto::v1::jobs_client::JobsClient;
+use stageline_proto::v1::list_processes_response::Listed;
 use stageline_proto::{Wire, v1};
 use stageline_protocol::control::ProcessStatus;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
 /// Turns a hang into a failure.
 pub const GUARD: Duration = Duration::from_secs(60);
@@ -350,8 +353,8 @@ pub async fn processes(coordinator: &str) -> Vec<ProcessStatus> {
 pub async fn suspects(coordinator: &str, worker: &str) -> Option<u64> {
     let asked = async {
         let mut jobs = JobsClient::connect(format!("http://{coordinator}")).await.ok()?;
-        let answer = jobs.list_processes(v1::ListProcessesRequest {}).await.ok()?.into_inner();
-        let those = answer.processes.into_iter().filter(|process| process.name == worker);
+        let (processes, _) = listed(&mut jobs).await.ok()?;
+        let those = processes.into_iter().filter(|process| process.name == worker);
         Some(those.map(|process| process.suspects).sum())
     };
     tokio::time::timeout(Duration::from_secs(2), asked).await.ok().flatten()
@@ -371,12 +374,26 @@ async fn list(coordinator: &str) -> (Vec<ProcessStatus>, Census) {
     let mut jobs = JobsClient::connect(format!("http://{coordinator}"))
         .await
         .expect("the coordinator is there");
-    let answer = jobs.list_processes(v1::ListProcessesRequest {}).await.expect("it answers");
-    let answer = answer.into_inner();
-    let decoded = answer.processes.into_iter().map(Wire::decode);
+    let (processes, own) = listed(&mut jobs).await.expect("it answers");
+    let decoded = processes.into_iter().map(Wire::decode);
     let processes = decoded.collect::<Result<_, _>>().expect("the answer decodes");
-    let own = answer.coordinator.expect("the coordinator counts itself, too");
+    let own = own.expect("the coordinator counts itself, too");
     (processes, Census::decode(own).expect("the answer decodes"))
+}
+
+async fn listed(
+    jobs: &mut JobsClient<Channel>,
+) -> Result<(Vec<v1::ProcessStatus>, Option<v1::Census>), Status> {
+    let mut answer = jobs.list_processes(v1::ListProcessesRequest {}).await?.into_inner();
+    let (mut processes, mut own) = (Vec::new(), None);
+    while let Some(next) = answer.message().await? {
+        match next.listed {
+            Some(Listed::Process(process)) => processes.push(process),
+            Some(Listed::Coordinator(census)) => own = Some(census),
+            None => {}
+        }
+    }
+    Ok((processes, own))
 }
 
 /// Waits until the condition holds; names it when it never does.

@@ -18,8 +18,8 @@ use tonic::transport::server::Connected;
 
 use crate::runtime::resolve::addresses;
 use crate::runtime::{
-    Dialler, GrpcSession, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped, Threads,
-    serve_links,
+    Dialler, GrpcSession, Ids, ListenError, Listener, Node, NodeConfig, NodeHandle, Stopped,
+    Threads, serve_links,
 };
 use crate::sdk::{Registry, RegistryError};
 
@@ -45,6 +45,7 @@ pub struct Worker {
     connect_timeout: Option<Duration>,
     limits: Limits,
     dialler: Dialler,
+    ids: Ids,
 }
 
 /// Why a worker could not start.
@@ -74,6 +75,7 @@ impl Worker {
             connect_timeout: None,
             limits: Limits::default(),
             dialler: Dialler::default(),
+            ids: Ids::default(),
         }
     }
 
@@ -117,6 +119,13 @@ impl Worker {
     #[must_use]
     pub fn dialler(mut self, dialler: Dialler) -> Self {
         self.dialler = dialler;
+        self
+    }
+
+    /// Where its ids come from, for simulations. Default: the operating system.
+    #[must_use]
+    pub fn ids(mut self, ids: Ids) -> Self {
+        self.ids = ids;
         self
     }
 
@@ -182,6 +191,7 @@ impl Worker {
             dialler: self.dialler.clone(),
             threads: threads.clone(),
             give_up: self.connect_timeout,
+            ids: self.ids,
         };
         let session = GrpcSession::new(self.coordinator).over(self.dialler);
         let (node, handle) = Node::new(config, Arc::new(session));

@@ -28,14 +28,12 @@ pub(super) async fn jobs(args: Jobs) -> anyhow::Result<Exit> {
     match args.action.unwrap_or(JobsAction::List) {
         JobsAction::List => {
             let answer = client.list_jobs(v1::ListJobsRequest {}).await.map_err(failed)?;
-            let jobs = answer
-                .into_inner()
-                .jobs
-                .into_iter()
-                .map(JobStatus::decode)
-                .collect::<Result<Vec<_>, _>>()?;
+            let (mut listed, mut jobs) = (answer.into_inner(), Vec::new());
+            while let Some(next) = listed.message().await.map_err(failed)? {
+                jobs.extend(next.job.map(JobStatus::decode).transpose()?);
+            }
             super::print(&if args.json {
-                Value::from_iter(jobs.iter().map(as_json)).to_string()
+                Value::from_iter(jobs.iter().map(listed_as_json)).to_string()
             } else {
                 table(&jobs)
             })?;
@@ -147,6 +145,15 @@ fn show(job: &JobStatus) -> String {
         let _ = write!(text, "\n  {line}");
     }
     text
+}
+
+/// As [`as_json`]; figures by worker are not in the list.
+fn listed_as_json(job: &JobStatus) -> Value {
+    let mut value = as_json(job);
+    for stage in value["stages"].as_array_mut().into_iter().flatten() {
+        stage.as_object_mut().map(|stage| stage.remove("by_worker"));
+    }
+    value
 }
 
 fn as_json(job: &JobStatus) -> Value {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use stageline_protocol::by_worker::fold;
 use stageline_protocol::control::{JobPhase, Outcome, TaskReport, TaskStats};
 use stageline_protocol::graph::Graph;
 use stageline_protocol::pipeline::{Op, Stage};
@@ -313,6 +314,7 @@ impl Job {
             let past = self.past.entry(task.id.stage).or_default();
             let started = past.by_worker.entry(task.worker).or_default();
             *started = started.saturating_add(task.report.stats.started);
+            fold(&mut past.by_worker);
             past.totals.add(&without_gauges(task.report.stats));
         }
         lost

@@ -214,13 +214,18 @@ impl Engine {
         tick.into_iter().chain(self.fleet.timeout()).chain(jobs).min()
     }
 
-    /// The jobs: those that are not over, oldest first; then those that are, latest first.
+    /// The jobs: those that are not over, oldest first; then those that are, latest first. Without their figures
+    /// by worker, which [`Self::job`] has: a list has many jobs.
     #[must_use]
     pub fn jobs(&self, now: Time) -> Vec<JobStatus> {
         let mut living: Vec<&Job> = self.jobs.values().collect();
         living.sort_by_key(|job| (job.submitted, job.id));
         let ended = self.history.iter().rev().map(|ended| ended.status.clone());
-        living.into_iter().map(|job| job.status(now)).chain(ended).collect()
+        let mut all: Vec<_> = living.into_iter().map(|job| job.status(now)).chain(ended).collect();
+        for stage in all.iter_mut().flat_map(|job| &mut job.stages) {
+            stage.by_worker.clear();
+        }
+        all
     }
 
     /// One job.

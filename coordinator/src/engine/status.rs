@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stageline_protocol::by_worker::fold;
 use stageline_protocol::control::{Down, HeldUp, JobStatus, StageStatus};
 use stageline_protocol::pipeline::Stage;
 use stageline_protocol::{Incarnation, StageId, Time};
@@ -63,6 +64,7 @@ impl Job {
             let started = status.by_worker.entry(task.worker.clone()).or_default();
             *started = started.saturating_add(stats.started);
         }
+        fold(&mut status.by_worker);
         status
     }
 

@@ -8,6 +8,7 @@ use stageline_protocol::control::{
     Submit, TaskStats,
 };
 use stageline_protocol::graph::{Graph, GraphError, nearest};
+use stageline_protocol::item::shortened;
 use stageline_protocol::pipeline::{Pipeline, Site, Stage};
 use stageline_protocol::{Incarnation, JobId, StageId, Time};
 
@@ -26,7 +27,8 @@ enum Readiness {
 }
 
 impl Engine {
-    /// A client submits a job. Doing so again is harmless: it is told how the job goes.
+    /// A client submits a job. Doing so again is harmless: it is told how the job goes. An id stands for
+    /// one pipeline of one client; whoever submits another under it would take its results for its own.
     pub(super) fn submitted(&mut self, now: Time, from: Incarnation, submit: Submit) {
         let Some(process) = self.fleet.get(from) else { return };
         if process.hello.kind != ProcessKind::Client {
@@ -36,15 +38,19 @@ impl Engine {
         let name = process.hello.name.clone();
         let Submit { job: id, pipeline, wait_stages } = submit;
         if let Some(job) = self.jobs.get_mut(&id) {
-            if job.client == from {
-                job.status_due = Some(now);
-            } else {
-                self.refuse_process(now, from, format!("job {id} belongs to another client"));
+            let same = *job.graph.pipeline() == pipeline;
+            match clash(id, job.client == from, same) {
+                None => job.status_due = Some(now),
+                Some(why) => self.refuse_process(now, from, why),
             }
             return;
         }
-        if self.ended(id).is_some() {
-            return self.say_final(from, id);
+        if let Some(ended) = self.ended(id) {
+            let same = is_status_of(&ended.status, &pipeline);
+            return match clash(id, ended.client == from, same) {
+                None => self.say_final(from, id),
+                Some(why) => self.refuse_process(now, from, why),
+            };
         }
         match Graph::new(pipeline.clone()) {
             Ok(graph) => {
@@ -107,6 +113,23 @@ impl Engine {
     }
 }
 
+/// Why a known id is not that of the job which is submitted, if so.
+fn clash(id: JobId, same_client: bool, same_pipeline: bool) -> Option<String> {
+    let whose = match (same_client, same_pipeline) {
+        (true, true) => return None,
+        (true, false) => "stands for another pipeline",
+        (false, _) => "belongs to another client",
+    };
+    Some(format!("job {id} {whose}: submit each job under an id of its own"))
+}
+
+/// Whether a job that has ended may have been of that pipeline, by what is still known of it.
+fn is_status_of(status: &JobStatus, pipeline: &Pipeline) -> bool {
+    let known = status.stages.iter().map(|stage| (&stage.name, stage.op));
+    let wanted = pipeline.stages.iter().map(|stage| (&stage.name, stage.op));
+    status.name == pipeline.name && known.eq(wanted)
+}
+
 /// The status of a job that never was one.
 fn rejected(job: JobId, pipeline: &Pipeline, client: String, failure: Failure) -> JobStatus {
     let stage = |stage: &Stage| StageStatus {
@@ -167,6 +190,9 @@ fn functions(job: &Job, stages: &[StageId]) -> Vec<String> {
     names
 }
 
+/// Once a message is so long, in bytes, it names no more workers.
+const ENOUGH: usize = 8 << 10;
+
 /// What is missing, what comes near, what there is, and what to do.
 fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
     let workers = fleet.offering();
@@ -197,10 +223,15 @@ fn explain_missing(job: &Job, stages: &[StageId], fleet: &Fleet) -> String {
     }
     text.push_str(". Registered:");
     for (place, (_, worker)) in workers.iter().enumerate() {
+        if text.len() > ENOUGH {
+            text.push_str(&format!("; and what {} more offer", workers.len() - place));
+            break;
+        }
         let mut names: Vec<&str> =
             worker.hello.functions.iter().map(|function| function.name.as_str()).collect();
         names.sort_unstable();
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let names = shortened(names);
         let separator = if place == 0 { "" } else { ";" };
         text.push_str(&format!("{separator} {}: {names}", worker.title()));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use stageline_proto::v1::jobs_server::Jobs;
+use stageline_proto::v1::list_processes_response::Listed;
 use stageline_proto::v1::session_server::Session;
 use stageline_proto::{Wire, v1};
 use stageline_protocol::JobId;
@@ -77,12 +78,15 @@ async fn read(mut messages: Streaming<v1::SessionUp>, tx: SessionTx) {
 
 #[tonic::async_trait]
 impl Jobs for Service {
+    type ListJobsStream = List<v1::ListJobsResponse>;
+    type ListProcessesStream = List<v1::ListProcessesResponse>;
+
     async fn list_jobs(
         &self,
         _: Request<v1::ListJobsRequest>,
-    ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = self.0.jobs().await.map_err(stopped)?;
-        Ok(Response::new(v1::ListJobsResponse { jobs: jobs.iter().map(Wire::encode).collect() }))
+    ) -> Result<Response<List<v1::ListJobsResponse>>, Status> {
+        let jobs = self.0.jobs().await.map_err(stopped)?.into_iter();
+        Ok(list(jobs.map(|job| v1::ListJobsResponse { job: Some(job.encode()) })))
     }
 
     async fn get_job(
@@ -107,12 +111,19 @@ impl Jobs for Service {
     async fn list_processes(
         &self,
         _: Request<v1::ListProcessesRequest>,
-    ) -> Result<Response<v1::ListProcessesResponse>, Status> {
-        let processes = self.0.processes().await.map_err(stopped)?;
-        let processes = processes.iter().map(Wire::encode).collect();
-        let coordinator = Some(self.0.census().await.map_err(stopped)?.encode());
-        Ok(Response::new(v1::ListProcessesResponse { processes, coordinator }))
+    ) -> Result<Response<List<v1::ListProcessesResponse>>, Status> {
+        let processes = self.0.processes().await.map_err(stopped)?.into_iter();
+        let own = Listed::Coordinator(self.0.census().await.map_err(stopped)?.encode());
+        let all = [own].into_iter().chain(processes.map(|it| Listed::Process(it.encode())));
+        Ok(list(all.map(|listed| v1::ListProcessesResponse { listed: Some(listed) })))
     }
+}
+
+/// A list, one message each.
+type List<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn list<T: 'static>(messages: impl Iterator<Item = T> + Send + 'static) -> Response<List<T>> {
+    Response::new(Box::pin(stream::iter(messages.map(Ok))))
 }
 
 fn stopped(_: Stopped) -> Status {

@@ -1,14 +1,17 @@
+use futures_util::StreamExt;
+use stageline_proto::door::PREFACE;
 use stageline_proto::v1::jobs_client::JobsClient;
+use stageline_proto::v1::list_processes_response::Listed;
 use stageline_proto::v1::session_client::SessionClient;
 use stageline_proto::{Wire, v1};
-use stageline_protocol::control::{Down, Hello, ProcessKind, Up};
-use stageline_protocol::{Incarnation, VERSIONS};
+use stageline_protocol::control::{Down, Hello, ProcessKind, Submit, Up};
+use stageline_protocol::pipeline::{Carries, Channel, Op, Pipeline, Site, Stage};
+use stageline_protocol::{Incarnation, JobId, StageId, VERSIONS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
-use super::door::{PREFACE, begins_well};
 use super::*;
 use crate::engine::Config;
 use crate::server::Coordinator;
@@ -25,9 +28,15 @@ async fn a_process_speaks_over_grpc_and_is_listed() {
 
     let mut jobs = JobsClient::connect(served.url()).await.unwrap();
     let listed = jobs.list_processes(v1::ListProcessesRequest::default()).await.unwrap();
-    assert_eq!(listed.into_inner().processes[0].address.as_deref(), Some("127.0.0.1:7401"));
+    let mut listed = listed.into_inner();
+    let first = listed.message().await.unwrap().unwrap().listed;
+    assert!(matches!(first, Some(Listed::Coordinator(census)) if census.links == 1));
+    let second = listed.message().await.unwrap().unwrap().listed;
+    let Some(Listed::Process(process)) = second else { panic!("{second:?}") };
+    assert_eq!(process.address.as_deref(), Some("127.0.0.1:7401"));
+    assert!(listed.message().await.unwrap().is_none());
     let none = jobs.list_jobs(v1::ListJobsRequest::default()).await.unwrap();
-    assert!(none.into_inner().jobs.is_empty());
+    assert!(none.into_inner().message().await.unwrap().is_none());
     let unknown = jobs.get_job(v1::GetJobRequest { job: 5 }).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     assert!(unknown.message().contains("0000000000000005"), "{unknown}");
@@ -36,6 +45,35 @@ async fn a_process_speaks_over_grpc_and_is_listed() {
 
     served.stop().await;
     assert!(!matches!(down.message().await, Ok(Some(_))), "the session is over");
+}
+
+/// Each of them fits a message; all together are twice what one may have.
+#[tokio::test]
+async fn lists_of_any_length_are_told() {
+    let served = Served::start().await;
+    let mut jobs = JobsClient::connect(served.url()).await.unwrap();
+    let mut sessions = Vec::new();
+    for number in 0..8 {
+        let (up, mut down) = served.session().await;
+        let name = format!("{number}{}", "n".repeat(1 << 20));
+        let hello = Hello { name, incarnation: Incarnation(number + 1), ..hello() };
+        up.send(Up::Hello(Hello { kind: ProcessKind::Client, ..hello }).encode()).await.unwrap();
+        let submit =
+            Submit { job: JobId(number + 1), pipeline: line(), wait_stages: Duration::ZERO };
+        up.send(Up::Submit(submit).encode()).await.unwrap();
+        down.message().await.unwrap().unwrap();
+        sessions.push((up, down));
+    }
+    let listed = jobs.list_processes(v1::ListProcessesRequest::default()).await.unwrap();
+    let processes = listed.into_inner().collect::<Vec<_>>().await;
+    assert_eq!(processes.into_iter().filter_map(Result::ok).count(), 9, "the coordinator, too");
+    let mut listed = 0;
+    while listed < 8 {
+        let answer = jobs.list_jobs(v1::ListJobsRequest::default()).await.unwrap();
+        let answer: Vec<_> = answer.into_inner().collect().await;
+        listed = answer.into_iter().filter_map(Result::ok).count();
+    }
+    served.stop().await;
 }
 
 #[tokio::test]
@@ -81,17 +119,6 @@ async fn what_is_not_http2_disturbs_nobody() {
 }
 
 #[tokio::test]
-async fn a_preface_may_come_in_pieces() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (far, _) = listener.accept().await.unwrap();
-    near.write_all(&PREFACE[..7]).await.unwrap();
-    let judge = tokio::spawn(async move { begins_well(&far).await });
-    near.write_all(&PREFACE[7..]).await.unwrap();
-    assert!(judge.await.unwrap().unwrap());
-}
-
-#[tokio::test]
 async fn a_port_that_cannot_be_had_is_named_with_the_remedy() {
     let taken = Listener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.address().to_string();
@@ -121,18 +148,20 @@ async fn a_store_that_fails_ends_the_server() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let (tx, _rx) = coordinator.open_session(None);
     tx.send(Up::Hello(Hello { kind: ProcessKind::Client, ..hello() })).await.unwrap();
-    let mut pipeline = stageline_protocol::pipeline::Pipeline::default();
-    use stageline_protocol::pipeline::{Carries, Channel, Op, Site, Stage};
-    pipeline.stages.push(Stage::new("in", Op::Source, Site::Client));
-    pipeline.stages.push(Stage::new("out", Op::Terminal, Site::Client));
-    let (from, to) = (stageline_protocol::StageId(0), stageline_protocol::StageId(1));
-    pipeline.channels.push(Channel { from, to, carries: Carries::All, buffer: None });
-    let job = stageline_protocol::JobId(1);
-    let wait_stages = Duration::ZERO;
-    let submit = stageline_protocol::control::Submit { job, pipeline, wait_stages };
+    let submit = Submit { job: JobId(1), pipeline: line(), wait_stages: Duration::ZERO };
     tx.send(Up::Submit(submit)).await.unwrap();
     let error = serve(listener, coordinator, CancellationToken::new()).await.unwrap_err();
     assert!(error.to_string().contains("no more paper"), "{error}");
+}
+
+/// A source and a terminal.
+fn line() -> Pipeline {
+    let mut pipeline = Pipeline::default();
+    pipeline.stages.push(Stage::new("in", Op::Source, Site::Client));
+    pipeline.stages.push(Stage::new("out", Op::Terminal, Site::Client));
+    let (from, to) = (StageId(0), StageId(1));
+    pipeline.channels.push(Channel { from, to, carries: Carries::All, buffer: None });
+    pipeline
 }
 
 struct Served {

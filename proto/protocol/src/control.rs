@@ -407,7 +407,7 @@ pub struct StageStatus {
     pub slots: u32,
     /// Sums over its tasks, living and ended.
     pub totals: TaskStats,
-    /// Items started, by the name of the worker; ended tasks included.
+    /// Items started, by the name of the worker, ended tasks included; [folded](crate::by_worker::fold).
     pub by_worker: BTreeMap<String, u64>,
 }
 

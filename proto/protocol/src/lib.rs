@@ -13,6 +13,7 @@
 //! - [`control`]: what coordinator and processes tell each other; [`placement`]: who runs what.
 
 pub mod applied;
+pub mod by_worker;
 pub mod control;
 pub mod frame;
 pub mod graph;

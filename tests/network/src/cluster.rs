@@ -121,6 +121,7 @@ async fn worker(
         .name(name)
         .limits(limits)
         .dialler(net::dialler())
+        .ids(net::ids())
         .start_on(net::address(name, LINK_PORT), connections)?;
     tokio::select! {
         stopped = worker.stopped() => tracing::warn!(name, %stopped, "a worker ended by itself"),
@@ -142,6 +143,7 @@ async fn client(
         .limits(settings.limits)
         .connect_timeout(None)
         .dialler(net::dialler())
+        .ids(net::ids())
         .connect(coordinator_address())
         .await?;
     let mut results = workload.stream().results(&client);

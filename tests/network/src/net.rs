@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::{Stream, stream};
-use stageline::Dialler;
+use stageline::{Dialler, Ids};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use turmoil::net::{TcpListener, TcpStream};
@@ -19,6 +19,11 @@ pub(crate) fn dialler() -> Dialler {
         let port: u16 = port.parse().map_err(|_| no_address())?;
         TcpStream::connect((host, port)).await
     })
+}
+
+/// The seed's ids, not the system's: they are in the logs that two runs of it must have in common.
+pub(crate) fn ids() -> Ids {
+    Ids::drawn_by(|| fastrand::u64(..))
 }
 
 /// The connections that arrive on a port of this host.

@@ -35,7 +35,7 @@ pub(crate) fn one(seed: u64, bug: Option<Bug>, levels: Option<&str>) -> Result<(
 }
 
 fn simulate(seed: u64, bug: Option<Bug>) -> Result<Summary, String> {
-    // What the processes draw themselves: incarnations, job ids, backoffs. All run on this thread.
+    // What the processes draw themselves: backoffs, and their ids (`net::ids`). All run on this thread.
     fastrand::seed(seed);
     let mut rng = Rng::with_seed(seed);
     let settings = Settings::draw(&mut rng, bug);

@@ -8,7 +8,9 @@
     reason = "a test says so when it fails"
 )]
 
+mod ids;
 mod operators;
+mod panics;
 mod policies;
 mod refusals;
 mod slots;

@@ -95,10 +95,13 @@ impl World {
     async fn phases(&self) -> Option<Vec<String>> {
         let address = format!("http://{}", self.cluster.as_ref()?.address);
         let mut jobs = v1::jobs_client::JobsClient::connect(address).await.unwrap();
-        let answer = jobs.list_jobs(v1::ListJobsRequest {}).await.unwrap().into_inner();
-        let jobs = answer.jobs.into_iter().map(Wire::decode);
-        let jobs: Vec<JobStatus> = jobs.collect::<Result<_, _>>().unwrap();
-        Some(jobs.iter().map(|job| job.phase.name().to_owned()).collect())
+        let mut answer = jobs.list_jobs(v1::ListJobsRequest {}).await.unwrap().into_inner();
+        let mut phases = Vec::new();
+        while let Some(next) = answer.message().await.unwrap() {
+            let job = JobStatus::decode(next.job.unwrap()).unwrap();
+            phases.push(job.phase.name().to_owned());
+        }
+        Some(phases)
     }
 
     /// Waits until the coordinator says that its one job is in that phase, and nothing of it is left

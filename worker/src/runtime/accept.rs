@@ -6,14 +6,15 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
+use stageline_proto::door::Door;
 use stageline_proto::v1::link_server::{Link, LinkServer};
 use stageline_proto::{MAX_MESSAGE, Wire, v1};
 use stageline_protocol::Frame;
 use stageline_protocol::frame::{Close, CloseReason, Open, Role};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -56,6 +57,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
 pub struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+    door: Door,
 }
 
 impl Listener {
@@ -67,7 +69,7 @@ impl Listener {
         let fail = |cause| ListenError { address: address.to_owned(), cause };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, door: Door::of("worker") })
     }
 
     /// The address that it listens on.
@@ -76,13 +78,22 @@ impl Listener {
         self.address
     }
 
-    /// The connections as they come.
+    /// How long whoever connects may be silent. Default: 5 s.
+    #[must_use]
+    pub const fn silence(mut self, limit: Duration) -> Self {
+        self.door = self.door.silence(limit);
+        self
+    }
+
+    /// The connections as they come through the [door](Door), which is kept in the runtime that polls them.
     pub fn connections(self) -> impl Stream<Item = io::Result<TcpStream>> + Send + 'static {
-        TcpListenerStream::new(self.listener).map(|stream| {
-            stream.inspect(|stream| {
-                let _slower_at_worst = stream.set_nodelay(true);
-            })
+        let Self { listener, door, .. } = self;
+        stream::once(async move {
+            let (through, connections) = mpsc::channel(64);
+            tokio::spawn(door.keep(TcpListenerStream::new(listener), through));
+            ReceiverStream::new(connections)
         })
+        .flatten()
     }
 }
 
@@ -182,4 +193,37 @@ fn refuse(close: Close) -> Response<FrameStream> {
 
 fn answer_stream(outbound: OutboundStream) -> FrameStream {
     Box::pin(outbound.map(Ok))
+}
+
+#[cfg(test)]
+mod tests {
+    use stageline_proto::door::PREFACE;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_are_closed_and_keep_nobody_out() {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listener.silence(Duration::from_millis(50));
+        let address = listener.address();
+        let connections = listener.connections();
+        tokio::pin!(connections);
+        let strangers = async {
+            let mut silent = Vec::new();
+            for _ in 0..20 {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            for mut stranger in silent {
+                assert_eq!(stranger.read(&mut [0]).await.unwrap(), 0, "it is closed");
+            }
+            let mut peer = TcpStream::connect(address).await.unwrap();
+            peer.write_all(PREFACE).await.unwrap();
+            peer
+        };
+        let both = async { tokio::join!(strangers, connections.next()) };
+        let (peer, connection) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+        let from = connection.unwrap().unwrap().peer_addr().unwrap();
+        assert_eq!(from, peer.local_addr().unwrap(), "none of the silent ones");
+    }
 }

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use super::cost::Cost;
 use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
-use super::work::{self, Place};
+use super::work::{self, Owed, Place};
 use crate::sdk::{Burst, Outcome, Outcomes, TaskContext};
 
 /// How long bursts may hold the loop up before it turns to its events.
@@ -191,16 +191,17 @@ impl Bursts {
             let part = run.slice(start..end);
             let inside =
                 if end < run.len() { inside.as_ref().map(Inside::another) } else { inside.take() };
-            let Calls { burst: call, cx, own, .. } = &self.calls;
-            let (call, cx, own) = (call.clone(), cx.clone(), own.clone());
+            let (call, cx) = (self.calls.burst.clone(), self.calls.cx.clone());
             let (input, life) = (input + start, self.life);
             let mut outcomes = Outcomes::new(self.calls.max_payload);
+            let inputs = input + start..input + start + part.len();
+            let owed = Owed::new(inputs, self.calls.own.clone(), self.calls.place.clone());
             let burst = async move {
                 let began = Instant::now();
                 call(&cx, &part, &mut outcomes);
                 let (took, calls) = (began.elapsed(), part.len());
                 let done = Done { input, calls, outcomes, took, inside, life };
-                let _task_over = own.send(Event::Burst(Box::new(done)));
+                owed.pay(Event::Burst(Box::new(done)));
             };
             running.spawn_on(burst, &self.calls.functions);
             start = end;

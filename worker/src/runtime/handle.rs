@@ -8,6 +8,7 @@ use stageline_protocol::{JobId, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::census::Counters;
+use super::ids::Ids;
 use super::job::{JobUpdate, LocalJob};
 use super::routes::Routes;
 use super::session::SessionEvent;
@@ -21,10 +22,18 @@ pub struct NodeHandle {
     pub(super) counters: Counters,
     pub(super) welcome: watch::Receiver<Option<Welcome>>,
     pub(super) threads: Threads,
+    pub(super) ids: Ids,
 }
 
 impl NodeHandle {
-    /// Submits a job. The receiver follows it; it ends when the node does.
+    /// An id for a job, to be submitted under it.
+    #[must_use]
+    pub fn draw_job(&self) -> JobId {
+        JobId(self.ids.draw())
+    }
+
+    /// Submits a job. The receiver follows it; it ends when the node does. A job under an id that this
+    /// node has in use is refused: its first update says so.
     #[must_use]
     pub fn submit(&self, submit: Submit, local: LocalJob) -> watch::Receiver<JobUpdate> {
         let (updates, updated) = watch::channel(JobUpdate::default());
@@ -55,6 +64,11 @@ impl NodeHandle {
         if self.events.send(command).is_ok() {
             let _node_over = stopped.await;
         }
+    }
+
+    /// Completes when the node has ended, and its tasks with it. Cancel safe.
+    pub async fn ended(&self) {
+        self.events.closed().await;
     }
 
     /// Ends the node as [`stop`](Self::stop) does, without waiting.

@@ -7,6 +7,7 @@
 //!
 //! - `session`: the stream to the coordinator, dialled again whenever it breaks.
 //! - `node`: views in, tasks started and stopped, reports out. `handle`, `routes`: how others reach it.
+//!   `ids`: what names it and its jobs.
 //! - `task`: the loop around one machine. `work`: what a task does with an item; `burst`: with a run.
 //!   `source`, `terminal`: where roots come from, and where items go.
 //! - `cost`: whether a call is for the task's own thread; `threads`: which threads there are.
@@ -22,6 +23,7 @@ mod cost;
 mod dial;
 mod gate;
 mod handle;
+mod ids;
 mod job;
 mod link;
 mod network;
@@ -37,6 +39,7 @@ mod work;
 
 pub use accept::{ListenError, Listener, serve_links};
 pub use handle::NodeHandle;
+pub use ids::Ids;
 pub use job::{JobUpdate, LocalJob, LocalStage};
 pub use network::Dialler;
 pub use node::{Node, NodeConfig, Stopped};

@@ -32,6 +32,7 @@ use super::census::Counters;
 use super::dial::Transports;
 use super::gate::Gate;
 use super::handle::{Applied, Command, NodeEvent, NodeHandle};
+use super::ids::Ids;
 use super::job::{self, Entry, Job, LocalJob, LocalStage};
 use super::network::Dialler;
 use super::routes::Routes;
@@ -39,7 +40,7 @@ use super::session::{self, SessionError, SessionEvent, SessionOpener};
 use super::task::{Event, TaskLoop};
 use super::threads::Threads;
 use super::work::{Place, Work};
-use crate::sdk::{Registry, TaskContext};
+use crate::sdk::{Registry, TaskContext, caught, discard};
 
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Until the coordinator has said otherwise.
@@ -65,6 +66,8 @@ pub struct NodeConfig {
     /// How long to look for the coordinator at first; none: for ever. A session that breaks later is
     /// dialled again without end.
     pub give_up: Option<Duration>,
+    /// Where its ids come from.
+    pub ids: Ids,
 }
 
 /// Why a node stopped.
@@ -138,12 +141,13 @@ impl Node {
         opener: Arc<dyn SessionOpener>,
         routes: Routes,
     ) -> (Self, NodeHandle) {
-        let incarnation = Incarnation(fastrand::u64(1..));
+        let incarnation = Incarnation(config.ids.draw());
         routes.add_node(incarnation);
         let (sender, events) = mpsc::unbounded_channel();
         let (welcomed, welcome) = watch::channel(None);
         let (counters, threads) = (Counters::default(), config.threads.clone());
-        let handle = NodeHandle { events: sender, routes, counters, welcome, threads };
+        let ids = config.ids.clone();
+        let handle = NodeHandle { events: sender, routes, counters, welcome, threads, ids };
         let transports = Transports::new(config.dialler.clone());
         let node = Self {
             config,
@@ -371,6 +375,7 @@ impl Node {
             if let Some(updates) = &job.updates {
                 updates.send_modify(|update| update.forgotten = true);
             }
+            discard(job);
         }
         let used: BTreeSet<String> = self
             .jobs
@@ -385,7 +390,8 @@ impl Node {
         match command {
             Command::Submit(boxed, updates) => {
                 let (submit, local) = *boxed;
-                if let Some(status) = self.too_large(&submit) {
+                if let Some(status) = self.too_large(&submit).or_else(|| self.in_use(&submit)) {
+                    discard(local);
                     updates.send_modify(|update| update.status = Some(status));
                     return;
                 }
@@ -421,8 +427,20 @@ impl Node {
             "the pipeline takes {size} bytes, parameters included; the largest is {MAX_PIPELINE}: \
              let large settings come as items, or from a file that the workers can read"
         );
+        Some(self.refused(submit, message))
+    }
+
+    /// Two jobs under one id would be one to everybody.
+    fn in_use(&self, submit: &Submit) -> Option<JobStatus> {
+        let id = submit.job;
+        let message =
+            || format!("this process has a job {id} already: submit each under an id of its own");
+        self.jobs.contains_key(&id).then(|| self.refused(submit, message()))
+    }
+
+    fn refused(&self, submit: &Submit, message: String) -> JobStatus {
         let failure = Failure { kind: FailureKind::Invalid, message };
-        Some(JobStatus {
+        JobStatus {
             job: submit.job,
             name: shortened(submit.pipeline.name.clone()),
             phase: JobPhase::Ended(Outcome::Failed(failure)),
@@ -430,7 +448,7 @@ impl Node {
             age: Duration::ZERO,
             stages: Vec::new(),
             held_up_by: Vec::new(),
-        })
+        }
     }
 
     /// Makes what runs here what the view says.
@@ -469,7 +487,7 @@ impl Node {
         job.view = Some(view);
         job.news = true;
         if ending {
-            job.local = LocalJob::default();
+            discard(std::mem::take(&mut job.local));
         }
         self.drain(id);
         self.report(id);
@@ -499,9 +517,9 @@ impl Node {
                 let token = cancelled.clone();
                 let cx = TaskContext::new(view.job, &stage.name, &self.config.name, token);
                 let lineage = stageline_protocol::Lineage::root(id.stage, position);
-                registry.open_source(stage, position, cx.item(lineage)).map(Work::Source)
+                made(|| registry.open_source(stage, position, cx.item(lineage))).map(Work::Source)
             }
-            _ => registry.invoker(stage).map(Work::Function),
+            _ => made(|| registry.invoker(stage)).map(Work::Function),
         };
         let work = match work {
             Ok(work) => work,
@@ -606,6 +624,12 @@ impl Node {
         }
         self.say_what_is_left();
     }
+}
+
+/// What a user's code makes for a stage; a panic in it is a reason why there is none.
+fn made<T>(make: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let panicked = |said| Err(format!("its function could not be made, that panicked: {said}"));
+    caught(make).unwrap_or_else(panicked)
 }
 
 #[cfg(test)]

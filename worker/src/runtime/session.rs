@@ -6,11 +6,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use stageline_proto::v1::session_client::SessionClient;
-use stageline_proto::{MAX_CONTROL_MESSAGE, Wire};
+use stageline_proto::{MAX_CONTROL_MESSAGE, Wire, v1};
 use stageline_protocol::control::{Down, Up};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use super::dial::{KEEPALIVE, KEEPALIVE_TIMEOUT};
@@ -104,24 +105,41 @@ impl SessionOpener for GrpcSession {
                     fail(format!("it answers, but not as one: {}", status.message()))
                 })?;
             let (inbox, down) = mpsc::unbounded_channel();
-            tokio::spawn(async move {
-                let mut stream = response.into_inner();
-                while let Some(Ok(message)) = stream.next().await {
-                    match Down::decode(message) {
-                        Ok(down) => {
-                            if inbox.send(down).is_err() {
-                                break;
-                            }
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "the coordinator sent what does not decode");
-                            break;
-                        }
-                    }
-                }
-            });
+            tokio::spawn(read(response.into_inner(), inbox, address));
             Ok(SessionChannel { up, down })
         })
+    }
+}
+
+/// Carries what the coordinator says to its node, until the session ends from either side. Why it breaks is
+/// said: what breaks it may do so again each time.
+async fn read(
+    mut messages: Streaming<v1::SessionDown>,
+    inbox: mpsc::UnboundedSender<Down>,
+    address: String,
+) {
+    loop {
+        let message = match messages.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(status) => {
+                return tracing::warn!(
+                    code = ?status.code(),
+                    "the session with the coordinator at {address} broke: {}; it is dialled again",
+                    status.message()
+                );
+            }
+        };
+        match Down::decode(message) {
+            Ok(down) => {
+                if inbox.send(down).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                return tracing::warn!(%error, "the coordinator sent what does not decode");
+            }
+        }
     }
 }
 
@@ -170,5 +188,90 @@ pub(super) async fn keep(opener: Arc<dyn SessionOpener>, node: mpsc::UnboundedSe
         }
         tokio::time::sleep(backoff.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         backoff = (backoff * 2).min(LAST_BACKOFF);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::Mutex;
+
+    use futures_util::stream::{self, Stream};
+    use stageline_proto::v1::session_server::{Session, SessionServer};
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{Request, Response, Status};
+    use tracing::field::{Field, Visit};
+    use tracing::span;
+
+    use super::*;
+
+    /// A coordinator that says one thing.
+    struct Says(Result<Down, Status>);
+
+    type Said = Pin<Box<dyn Stream<Item = Result<v1::SessionDown, Status>> + Send>>;
+
+    #[tonic::async_trait]
+    impl Session for Says {
+        type SessionStream = Said;
+
+        async fn session(
+            &self,
+            _: Request<Streaming<v1::SessionUp>>,
+        ) -> Result<Response<Said>, Status> {
+            let said = self.0.clone().map(|down| down.encode());
+            Ok(Response::new(Box::pin(stream::iter([said]))))
+        }
+    }
+
+    /// Notes warnings, with their fields.
+    #[derive(Clone, Default)]
+    struct Warnings(Arc<Mutex<String>>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            struct Fields<'a>(&'a mut String);
+            impl Visit for Fields<'_> {
+                fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                    self.0.push_str(&format!("{field}={value:?} "));
+                }
+            }
+            event.record(&mut Fields(&mut self.0.lock().unwrap()));
+        }
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    /// What is warned of when a coordinator says that.
+    async fn warned(says: Result<Down, Status>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder()
+            .add_service(SessionServer::new(Says(says)))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let _server = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(server));
+        let warnings = Warnings::default();
+        let _noted = tracing::subscriber::set_default(warnings.clone());
+        let mut session = GrpcSession::new(address.clone()).open().await.unwrap();
+        while session.down.recv().await.is_some() {}
+        let said = warnings.0.lock().unwrap().replace(&address, "ADDRESS");
+        said
+    }
+
+    #[tokio::test]
+    async fn what_breaks_a_session_is_told() {
+        let large = warned(Ok(Down::Refused("x".repeat(MAX_CONTROL_MESSAGE + 1)))).await;
+        for part in ["OutOfRange", "ADDRESS", "too large", "dialled again"] {
+            assert!(large.contains(part), "{large:?} lacks {part:?}");
+        }
+        let away = warned(Err(Status::unavailable("back in a minute"))).await;
+        assert!(away.contains("Unavailable") && away.contains("back in a minute"), "{away:?}");
     }
 }

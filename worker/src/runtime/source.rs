@@ -21,7 +21,7 @@ use super::cost::Cost;
 use super::gate::Gate;
 use super::task::{Event, TaskSender};
 use super::work::Place;
-use crate::sdk::{Roots, panic_message};
+use crate::sdk::{Roots, said};
 
 /// A source, and who asks it.
 pub(super) struct Source {
@@ -64,16 +64,16 @@ impl Source {
     /// thread, `here` is the runtime that the stream belongs to. A panic of the stream is the task's
     /// failure, and the job's: what it still had is not known, so it must not look exhausted.
     async fn run(mut self, here: Option<Handle>) {
-        let panic = match AssertUnwindSafe(self.answer(here.as_ref())).catch_unwind().await {
+        let thrown = match AssertUnwindSafe(self.answer(here.as_ref())).catch_unwind().await {
             Ok(Stop::Over) => return,
             Ok(Stop::Moves) => {
                 let task = self.task.clone();
                 let _task_over = task.send(Event::Moved(Box::new(self)));
                 return;
             }
-            Err(panic) => panic,
+            Err(thrown) => thrown,
         };
-        let said = panic_message(&*panic);
+        let said = said(thrown);
         let message = format!(
             "the source panicked, and what it had left is not known: {said}. A source that cannot \
              go on with an item answers with an error in its place"

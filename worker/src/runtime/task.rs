@@ -34,7 +34,7 @@ use super::routes::Routes;
 use super::source::Source;
 use super::terminal::Terminal;
 use super::work::{self, Place, TaskSlot, Work};
-use crate::sdk::{Payload, TaskContext, blocking_calls};
+use crate::sdk::{Payload, TaskContext, blocking_calls, discard};
 
 /// Events handled between two rounds of output, at the most: what forms batches.
 const EVENTS_PER_ROUND: usize = 256;
@@ -206,6 +206,8 @@ impl TaskLoop {
             ended: None,
         };
         state.run(self.events).await;
+        // The function with it, and what that has captured.
+        discard(state);
     }
 }
 
@@ -292,7 +294,9 @@ impl State {
                     Err(_) => break,
                 }
             }
-            while self.running.try_join_next().is_some() {}
+            while let Some(ended) = self.running.try_join_next() {
+                work::reap(ended);
+            }
             while self.dials.try_join_next().is_some() {}
         }
         self.stop().await;
@@ -303,7 +307,10 @@ impl State {
         for (_, connection) in std::mem::take(&mut self.connections) {
             connection.close();
         }
-        self.running.shutdown().await;
+        self.running.abort_all();
+        while let Some(ended) = self.running.join_next().await {
+            work::reap(ended);
+        }
         let end = self.ended.take().unwrap_or(TaskEnd::Stopped);
         let report = self.task.report(Some(end));
         let event = NodeEvent::Report(self.job, self.applied, Box::new(report));

@@ -1,5 +1,6 @@
 //! What a task does with an item: run a function, hand it to a consumer, or make roots.
 
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,11 +12,12 @@ use stageline_protocol::item::shortened;
 use stageline_protocol::task::Finished;
 use stageline_protocol::{ErrorKind, ItemError};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 
 use super::gate::{Gate, Inside};
 use super::task::{Event, TaskSender};
 use super::terminal::Consumer;
-use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Rest, Roots, Slot, panic_message};
+use crate::sdk::{Context, Fault, Invoker, Payload, Reply, Rest, Roots, Slot, said};
 
 /// Outputs of an expansion that are handed over at a time, at the most.
 const CHUNK: usize = 64;
@@ -50,6 +52,11 @@ impl Place {
         })
     }
 
+    /// How a call ended that panicked.
+    fn panicked(&self, message: String) -> Finished {
+        Finished::Failed(self.error(Fault { kind: ErrorKind::Panicked, message, attempts: 1 }))
+    }
+
     /// How a call ended that is no expansion.
     fn finished(&self, reply: Result<Reply, Fault>) -> Finished {
         match reply {
@@ -69,18 +76,16 @@ pub(super) async fn run_function(
     place: Arc<Place>,
     slot: Arc<TaskSlot>,
 ) {
-    let (input, task) = (slot.input, slot.task.clone());
+    let input = slot.input;
+    let owed = Owed::new(input..input + 1, slot.task.clone(), place.clone());
     let call = call(invoker, cx, payload, &place, slot);
     // The invoker catches what the function's own code does; what is left are its destructors.
     let finished = match AssertUnwindSafe(call).catch_unwind().await {
         Ok(Some(finished)) => finished,
         Ok(None) => return,
-        Err(panic) => {
-            let (kind, message) = (ErrorKind::Panicked, panic_message(&*panic).to_owned());
-            Finished::Failed(place.error(Fault { kind, message, attempts: 1 }))
-        }
+        Err(thrown) => place.panicked(said(thrown)),
     };
-    let _task_over = task.send(Event::Finished { input, finished });
+    owed.pay(Event::Finished { input, finished });
 }
 
 /// None if the task is over.
@@ -106,9 +111,49 @@ pub(super) async fn run_rest(
     inside: Option<Inside>,
     task: TaskSender,
 ) {
+    let owed = Owed::new(input..input + 1, task, place.clone());
     let finished = place.finished(rest.await);
     drop(inside);
-    let _task_over = task.send(Event::Finished { input, finished });
+    owed.pay(Event::Finished { input, finished });
+}
+
+/// The answer that is owed to a task's loop for some inputs. Whoever owes it and dies of a panic gives it all
+/// the same: its inputs fail. Dropped in peace, nobody waits for it any more.
+pub(super) struct Owed {
+    inputs: Range<u64>,
+    task: TaskSender,
+    place: Arc<Place>,
+}
+
+impl Owed {
+    pub(super) const fn new(inputs: Range<u64>, task: TaskSender, place: Arc<Place>) -> Self {
+        Self { inputs, task, place }
+    }
+
+    pub(super) fn pay(mut self, answer: Event) {
+        self.inputs = 0..0;
+        let _task_over = self.task.send(answer);
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for input in self.inputs.clone() {
+            let finished = self.place.panicked("the call broke, and left no word".to_owned());
+            let _task_over = self.task.send(Event::Finished { input, finished });
+        }
+    }
+}
+
+/// A task of ours has ended. What it owed it has paid; what it threw may throw, too.
+pub(super) fn reap(ended: Result<(), JoinError>) {
+    if let Err(Ok(thrown)) = ended.map_err(JoinError::try_into_panic) {
+        let said = said(thrown);
+        tracing::debug!(said, "a task of a stage broke");
+    }
 }
 
 /// Hands over the outputs of an expansion, each chunk when the last has left. None if the task is over.
@@ -214,5 +259,56 @@ impl Future for Ready<'_> {
             Poll::Ready(output) => Poll::Ready(Some(output)),
             Poll::Pending => Poll::Ready(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    /// Panics when it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_dies_of_a_panic_fails_its_inputs_and_disturbs_nobody() {
+        let (task, mut events) = mpsc::unbounded_channel();
+        let place = Arc::new(Place { stage: "s".to_owned(), worker: "w".to_owned() });
+        let owed = Owed::new(3..5, task, place);
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let _owed = owed;
+            std::panic::panic_any(Bomb);
+        });
+        while let Some(ended) = running.join_next().await {
+            reap(ended);
+        }
+        for expected in 3..5 {
+            let Some(Event::Finished { input, finished: Finished::Failed(error) }) =
+                events.recv().await
+            else {
+                panic!("no answer for {expected}");
+            };
+            assert_eq!((input, error.kind), (expected, ErrorKind::Panicked));
+        }
+        assert!(events.recv().await.is_none(), "each input fails once");
+    }
+
+    #[tokio::test]
+    async fn what_is_paid_or_not_wanted_any_more_is_not_said_again() {
+        let (task, mut events) = mpsc::unbounded_channel();
+        let place = Arc::new(Place { stage: "s".to_owned(), worker: "w".to_owned() });
+        Owed::new(0..1, task.clone(), place.clone()).pay(Event::Taken);
+        drop(Owed::new(1..2, task, place));
+        assert!(matches!(events.recv().await, Some(Event::Taken)));
+        assert!(events.recv().await.is_none());
     }
 }

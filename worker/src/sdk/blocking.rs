@@ -12,7 +12,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::context::Context;
 use super::error::Failure;
+use super::panic::{caught, discard};
 
 /// A thread that has had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -131,11 +131,11 @@ impl Threads {
         let run = move || {
             RUNNING.fetch_add(1, Ordering::AcqRel);
             let entered = runtime.as_ref().map(Handle::enter);
-            let result = span.in_scope(|| catch_unwind(AssertUnwindSafe(code)));
+            let result = span.in_scope(|| caught(code));
             drop(entered);
             RUNNING.fetch_sub(1, Ordering::AcqRel);
             // Nobody may be waiting, and what was made may panic when it is dropped.
-            let _told = catch_unwind(AssertUnwindSafe(|| drop(answer.send(result))));
+            discard(answer.send(result));
             drop(permit);
         };
         let running = Running {
@@ -155,7 +155,7 @@ impl Threads {
             drop(call);
             match result {
                 Ok(Ok(made)) => Ok(made),
-                Ok(Err(panic)) => Err(Failure::panicked(&*panic)),
+                Ok(Err(panic)) => Err(Failure::panicked(panic)),
                 Err(_) => Err(Failure::permanent(ErrorKind::Failed, "its thread is gone")),
             }
         }
@@ -273,8 +273,7 @@ impl Drop for Call {
             running.abandoned = Some(Instant::now());
         }
         drop(state);
-        // What it holds is the user's, and may do anything when it is dropped.
-        drop(never_begun);
+        discard(never_begun);
     }
 }
 

@@ -13,7 +13,6 @@
 //! A panic is the fault of its item, and the loop goes on.
 
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskWaker, Poll, Waker, ready};
@@ -31,6 +30,7 @@ use super::function::{Made, decode, encode};
 use super::handler::Handler;
 use super::invoke::Reply;
 use super::outputs::{admit, admit_size, guarded};
+use super::panic::{caught, discard};
 
 /// A function, to be called for all items of a run, in order. A run of no values is not for it.
 ///
@@ -191,6 +191,8 @@ impl Outcomes {
         value.clear();
         codec::write(&output, &mut value)
             .map_err(|error| Failure::permanent(ErrorKind::Encode, error))?;
+        // Its destructor may panic, and then the item has failed: no output of it must be noted yet.
+        drop(output);
         let size = value.len();
         admit_size(size, self.max_payload)?;
         if self.pack(Encoding::MessagePack, &value) {
@@ -268,7 +270,7 @@ where
             }
             Ok(Poll::Ready(()))
         };
-        match catch_unwind(AssertUnwindSafe(calls)) {
+        match caught(calls) {
             Ok(Ok(Poll::Ready(()))) => break,
             Ok(Ok(Poll::Pending)) => {
                 let call = mem::replace(&mut call, Box::pin(None));
@@ -279,8 +281,8 @@ where
                 }
             }
             Ok(Err(failure)) => outcomes.failed(failure),
-            Err(panic) => {
-                outcomes.failed(Failure::panicked(&*panic));
+            Err(said) => {
+                outcomes.failed(Failure::panicked(said));
                 discard(mem::replace(&mut call, Box::pin(None)));
             }
         }
@@ -295,12 +297,6 @@ type Called<Fut> = Pin<Box<Option<Fut>>>;
 /// Polls the future; without one there is nothing to wait for, nor ever will be.
 fn poll<Fut: Future>(call: &mut Called<Fut>, waker: &mut TaskWaker<'_>) -> Poll<Fut::Output> {
     call.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(waker))
-}
-
-/// Drops what a user wrote. It has failed already, or nobody waits for it: what its destructor says adds
-/// nothing.
-fn discard<T>(value: T) {
-    let _said = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }
 
 /// The rest of a call that was not done when it was first polled. It never panics, neither polled nor

@@ -1,6 +1,5 @@
 //! What goes wrong in a stage function: as its author says it, and as the runtime hears it.
 
-use std::any::Any;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -154,8 +153,8 @@ impl Failure {
 
     /// A panic is a mistake in the function, and the same input would most likely show it again; so
     /// it is not repeated.
-    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
-        Self::permanent(ErrorKind::Panicked, panic_message(panic))
+    pub(crate) fn panicked(said: String) -> Self {
+        Self::permanent(ErrorKind::Panicked, said)
     }
 
     pub(crate) fn timeout(message: impl fmt::Display) -> Self {
@@ -165,13 +164,6 @@ impl Failure {
     pub(crate) fn into_fault(self, attempts: u32) -> Fault {
         Fault { kind: self.kind, message: self.message, attempts }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message")
 }
 
 impl From<StageError> for Failure {
@@ -204,17 +196,5 @@ mod tests {
     fn the_last_advice_counts() {
         let error = StageError::msg("busy").permanent().retry_after(Duration::from_secs(1));
         assert_eq!(error.advice, Advice::After(Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn a_panic_keeps_its_message() {
-        for (panic, said) in [
-            (Box::new("literal") as Box<dyn Any + Send>, "literal"),
-            (Box::new("formatted".to_owned()), "formatted"),
-            (Box::new(5_u8), "a panic without a message"),
-        ] {
-            let failure = Failure::panicked(&*panic);
-            assert_eq!((failure.message.as_str(), failure.advice), (said, Advice::Never));
-        }
     }
 }

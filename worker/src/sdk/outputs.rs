@@ -1,6 +1,5 @@
 //! The outputs of a running function, guarded: panics become failures, sizes and times are limited.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
@@ -12,19 +11,19 @@ use tokio::time::Sleep;
 use super::codec::Payload;
 use super::error::{Failure, Fault};
 use super::function::Outputs;
+use super::panic::caught;
 
 /// Polls a user's code: a panic in it is its failure.
 pub(crate) fn guarded<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<Result<T, Failure>> {
-    match catch_unwind(AssertUnwindSafe(poll)) {
+    match caught(poll) {
         Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(Failure::panicked(&*panic))),
+        Err(said) => Poll::Ready(Err(Failure::panicked(said))),
     }
 }
 
 /// Drops a user's stream: a panic of its destructor is a failure too.
 pub(crate) fn close(outputs: Option<Outputs>) -> Result<(), Failure> {
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(outputs)));
-    dropped.map_err(|panic| Failure::panicked(&*panic))
+    caught(|| drop(outputs)).map_err(Failure::panicked)
 }
 
 /// Refuses a payload above the limit, where it was made.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use stageline_protocol::by_worker::fold;
 use stageline_protocol::control::{JobPhase, JobStatus, Outcome, TaskStats};
 use stageline_protocol::text::shown;
 
@@ -93,13 +94,14 @@ pub fn summary(status: &JobStatus, reason: Reason) -> String {
 #[must_use]
 pub fn totals(status: &JobStatus) -> Vec<String> {
     let mut total = TaskStats::default();
-    let mut workers = BTreeMap::<&str, u64>::new();
+    let mut workers = BTreeMap::<String, u64>::new();
     for stage in &status.stages {
         total.add(&stage.totals);
         // Source and terminal run in the client, which is no worker.
         if !stage.op.is_single() {
             for (worker, items) in &stage.by_worker {
-                *workers.entry(worker).or_default() += items;
+                let sum = workers.entry(worker.clone()).or_default();
+                *sum = sum.saturating_add(*items);
             }
         }
     }
@@ -108,6 +110,7 @@ pub fn totals(status: &JobStatus) -> Vec<String> {
         let kinds = total.errors.iter().map(|(kind, n)| format!("{kind} {}", count(*n)));
         lines.push(format!("errors by kind: {}", kinds.collect::<Vec<_>>().join(", ")));
     }
+    fold(&mut workers);
     if !workers.is_empty() {
         let items = workers.iter().map(|(worker, n)| format!("{} {}", shown(worker), count(*n)));
         lines.push(format!("items by worker: {}", items.collect::<Vec<_>>().join(", ")));

@@ -84,6 +84,19 @@ fn a_function_that_never_comes_fails_the_job_with_all_that_helps() {
 }
 
 #[test]
+fn a_failure_does_not_grow_with_the_fleet() {
+    let mut world = World::new();
+    let client = world.client("c");
+    for number in 0..500 {
+        world.worker(&format!("worker-with-a-long-name-{number:0100}"), &["fetch", "parse"]);
+    }
+    world.submit_waiting(client, JOB, line(&["fecth"]), Duration::ZERO);
+    let message = world.failure().message;
+    assert!(message.len() < 16 << 10, "{} bytes", message.len());
+    assert!(message.contains("more offer. Correct the name"), "{message}");
+}
+
+#[test]
 fn without_waiting_a_missing_function_fails_at_once() {
     let mut world = World::new();
     let client = world.client("c");
@@ -192,6 +205,31 @@ fn submitting_twice_is_harmless() {
     world.all_obey();
     world.submit(client, line(&["fetch"]));
     assert_eq!(world.last_status(client).phase.name(), "cancelled");
+    assert_eq!(world.engine.jobs(world.now).len(), 1);
+}
+
+#[test]
+fn an_id_stands_for_one_pipeline_of_one_client() {
+    let mut world = World::new();
+    let [client, stranger] = ["c", "stranger"].map(|name| world.client(name));
+    world.worker("w", &["fetch", "parse"]);
+    world.submit(client, line(&["fetch"]));
+    world.submit(client, line(&["fetch", "parse"]));
+    let why = world.processes[client.0].refused.clone().unwrap();
+    assert!(why.contains("another pipeline") && why.contains("id of its own"), "{why}");
+    assert_eq!(world.phase(), JobPhase::Running, "the first is not touched");
+
+    // Nor is it free when its job has ended.
+    world.connect(client);
+    world.say(client, stageline_protocol::control::Up::Cancel(JOB, "enough".into()));
+    world.all_obey();
+    world.submit(stranger, line(&["fetch"]));
+    let why = world.processes[stranger.0].refused.clone().unwrap();
+    assert!(why.contains("another client"), "{why}");
+    assert_eq!(world.processes[client.0].refused, None);
+    world.submit(client, line(&["fetch", "parse"]));
+    let why = world.processes[client.0].refused.clone().unwrap();
+    assert!(why.contains("another pipeline"), "{why}");
     assert_eq!(world.engine.jobs(world.now).len(), 1);
 }
 

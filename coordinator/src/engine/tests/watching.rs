@@ -56,6 +56,41 @@ fn figures_outlive_the_tasks_and_workers_that_made_them() {
 }
 
 #[test]
+fn a_status_does_not_grow_with_the_lives_of_workers() {
+    let mut world = World::new();
+    let client = world.client("c");
+    let stays = world.worker("stays", &["fetch"]);
+    world.submit(client, line(&["fetch"]));
+    world.tell(stays, 1, |task| task.stats.started = 1_000);
+    for life in 1..=300 {
+        let worker = world.worker(&format!("host-{life}"), &["fetch"]);
+        // Every third does nothing.
+        world.tell(worker, 1, |task| task.stats.started = if life % 3 == 0 { 0 } else { life });
+        world.say(worker, Up::Goodbye);
+    }
+    let by_worker =
+        |world: &World| world.engine.job(JOB, world.now).unwrap().stages[1].by_worker.clone();
+    let told = by_worker(&world);
+    assert_eq!(told.len(), 33, "{told:?}");
+    assert_eq!((told["stays"], told.get("host-3")), (1_000, None));
+    let all: u64 = (1..=300).filter(|life| life % 3 > 0).sum();
+    assert_eq!(told.values().sum::<u64>(), 1_000 + all, "nothing is lost: {told:?}");
+    assert!(!told["others"].is_multiple_of(1_000) && told["host-299"] == 299);
+
+    // Nor with those that live.
+    for living in 0..60 {
+        let worker = world.worker(&format!("new-{living}"), &["fetch"]);
+        world.tell(worker, 1, |task| task.stats.started = 10_000);
+    }
+    let told = by_worker(&world);
+    assert_eq!((told.len(), told.values().sum::<u64>()), (33, 601_000 + all));
+
+    let listed = world.engine.jobs(world.now);
+    assert!(listed[0].stages[1].by_worker.is_empty(), "a list has no figures by worker");
+    assert_eq!(listed[0].stages[1].totals.started, 601_000 + all);
+}
+
+#[test]
 fn the_root_that_holds_a_source_up_is_named_with_its_stage() {
     let mut world = World::new();
     let client = world.client("c");

@@ -2,6 +2,7 @@
 
 mod bursts;
 mod operators;
+mod panics;
 mod policies;
 mod registry;
 mod sources;

@@ -142,6 +142,7 @@ fn config(kind: ProcessKind) -> NodeConfig {
         limits: Limits::default(),
         dialler: Dialler::default(),
         threads: Threads::callers(),
+        ids: Ids::default(),
         give_up: None,
     }
 }

@@ -39,6 +39,7 @@ async fn an_earlier_life_of_the_coordinator_is_not_obeyed_and_a_later_one_is_loo
         give_up: None,
         dialler: Dialler::default(),
         threads: Threads::callers(),
+        ids: Ids::default(),
     };
     let (node, handle) = Node::new(config, Arc::new(Played(Mutex::new(coordinators))));
     let running = tokio::spawn(node.run());
