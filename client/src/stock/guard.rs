@@ -228,8 +228,8 @@ fn shallow(nests: Term<&str>) -> Term<&str> {
     Term::BinOp(Box::new(nests), BinaryOp::Pipe(None), Box::new(check))
 }
 
-fn guard_box(term: Box<Term<&str>>) -> Box<Term<&str>> {
-    Box::new(guard(*term))
+fn boxed(term: Term<&str>) -> Box<Term<&str>> {
+    Box::new(guard(term))
 }
 
 /// An expression, guarded.
@@ -244,12 +244,12 @@ pub(super) fn guard(term: Term<&str>) -> Term<&str> {
             Term::Str(format, parts.collect())
         }
         Term::Arr(None) => term,
-        Term::Arr(Some(inner)) => shallow(Term::Arr(Some(guard_box(inner)))),
+        Term::Arr(Some(inner)) => shallow(Term::Arr(Some(boxed(*inner)))),
         Term::Obj(entries) => {
             let entries = entries.into_iter().map(|(key, value)| (guard(key), value.map(guard)));
             shallow(Term::Obj(entries.collect()))
         }
-        Term::Neg(inner) => Term::Neg(guard_box(inner)),
+        Term::Neg(inner) => Term::Neg(boxed(*inner)),
         Term::BinOp(left, op, right) => {
             let op = match op {
                 BinaryOp::Pipe(pattern) => BinaryOp::Pipe(pattern.map(guard_pattern)),
@@ -259,24 +259,26 @@ pub(super) fn guard(term: Term<&str>) -> Term<&str> {
                 op,
                 BinaryOp::Assign | BinaryOp::Update | BinaryOp::UpdateMath(_) | BinaryOp::UpdateAlt
             );
-            let made = Term::BinOp(guard_box(left), op, guard_box(right));
+            let made = Term::BinOp(boxed(*left), op, boxed(*right));
             if assigns { shallow(made) } else { made }
         }
-        Term::Label(name, inner) => Term::Label(name, guard_box(inner)),
+        Term::Label(name, inner) => Term::Label(name, boxed(*inner)),
         Term::Fold(name, source, pattern, arguments) => Term::Fold(
             name,
-            guard_box(source),
+            boxed(*source),
             guard_pattern(pattern),
             arguments.into_iter().map(guard).collect(),
         ),
-        Term::TryCatch(tried, caught) => Term::TryCatch(guard_box(tried), caught.map(guard_box)),
+        Term::TryCatch(tried, caught) => {
+            Term::TryCatch(boxed(*tried), caught.map(|term| boxed(*term)))
+        }
         Term::IfThenElse(branches, otherwise) => Term::IfThenElse(
             branches.into_iter().map(|(is, then)| (guard(is), guard(then))).collect(),
-            otherwise.map(guard_box),
+            otherwise.map(|term| boxed(*term)),
         ),
         Term::Def(defs, inner) => {
             let defs = defs.into_iter().map(|def| Def { body: alive(guard(def.body)), ..def });
-            Term::Def(defs.collect(), guard_box(inner))
+            Term::Def(defs.collect(), boxed(*inner))
         }
         Term::Call(name, arguments) => Term::Call(name, arguments.into_iter().map(guard).collect()),
         Term::Path(inner, Path(parts)) => {
@@ -287,7 +289,7 @@ pub(super) fn guard(term: Term<&str>) -> Term<&str> {
                 };
                 (part, optional)
             });
-            Term::Path(guard_box(inner), Path(parts.collect()))
+            Term::Path(boxed(*inner), Path(parts.collect()))
         }
     }
 }

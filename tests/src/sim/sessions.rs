@@ -172,10 +172,10 @@ impl Cluster {
             }
             engine::Event::Message { .. } | engine::Event::CancelJob { .. } => {}
         }
-        if let engine::Event::Message { message, .. } = &event {
-            if self.shape != Shape::NamedSource {
-                self.finished.heard(message);
-            }
+        if let engine::Event::Message { message, .. } = &event
+            && self.shape != Shape::NamedSource
+        {
+            self.finished.heard(message);
         }
         self.engine.handle(self.now, event);
         self.drive_engine()

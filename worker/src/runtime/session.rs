@@ -11,8 +11,8 @@ use stageline_protocol::control::{Down, Up};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Endpoint;
+use tonic::{Code, Streaming};
 
 use super::dial::{KEEPALIVE, KEEPALIVE_TIMEOUT};
 use super::handle::NodeEvent;
@@ -111,8 +111,9 @@ impl SessionOpener for GrpcSession {
     }
 }
 
-/// Carries what the coordinator says to its node, until the session ends from either side. Why it breaks is
-/// said: what breaks it may do so again each time.
+/// Carries what the coordinator says to its node, until the session ends from either side. Where it was not
+/// the connection that broke, why is said: what breaks it may do so again each time. (That the coordinator
+/// is lost, the node says.)
 async fn read(
     mut messages: Streaming<v1::SessionDown>,
     inbox: mpsc::UnboundedSender<Down>,
@@ -123,11 +124,16 @@ async fn read(
             Ok(Some(message)) => message,
             Ok(None) => return,
             Err(status) => {
-                return tracing::warn!(
-                    code = ?status.code(),
-                    "the session with the coordinator at {address} broke: {}; it is dialled again",
-                    status.message()
-                );
+                let (code, why) = (status.code(), status.message());
+                return match code {
+                    Code::Unknown | Code::Unavailable | Code::Cancelled => {
+                        tracing::debug!(?code, "the connection to {address} broke: {why}");
+                    }
+                    _ => tracing::warn!(
+                        ?code,
+                        "the session with the coordinator at {address} broke: {why}; it is dialled again"
+                    ),
+                };
             }
         };
         match Down::decode(message) {
@@ -261,8 +267,8 @@ mod tests {
         let _noted = tracing::subscriber::set_default(warnings.clone());
         let mut session = GrpcSession::new(address.clone()).open().await.unwrap();
         while session.down.recv().await.is_some() {}
-        let said = warnings.0.lock().unwrap().replace(&address, "ADDRESS");
-        said
+        let said = warnings.0.lock().unwrap().clone();
+        said.replace(&address, "ADDRESS")
     }
 
     #[tokio::test]
@@ -271,7 +277,12 @@ mod tests {
         for part in ["OutOfRange", "ADDRESS", "too large", "dialled again"] {
             assert!(large.contains(part), "{large:?} lacks {part:?}");
         }
+        let refused = warned(Err(Status::resource_exhausted("no more of these"))).await;
+        assert!(
+            refused.contains("ResourceExhausted") && refused.contains("no more of"),
+            "{refused:?}"
+        );
         let away = warned(Err(Status::unavailable("back in a minute"))).await;
-        assert!(away.contains("Unavailable") && away.contains("back in a minute"), "{away:?}");
+        assert_eq!(away, "", "that the coordinator is lost is said once, by the node");
     }
 }
