@@ -39,7 +39,12 @@ pub async fn run(cycles: u64, items: u64, seed: u64) -> Outcome {
             break;
         }
         if cycle % 4 == 3 {
-            let time = Duration::from_millis(rng.u64(22_000..30_000));
+            // Of a job whose source is the client's, and under way.
+            while jobs.shape() != Shape::Plain && jobs.fresh(&mut fleet).await {}
+            if !jobs.run_for(&mut fleet, Duration::from_secs(1)).await {
+                break;
+            }
+            let time = Duration::from_millis(rng.u64(42_000..50_000));
             println!(
                 "cycle {cycle}: the client is parted from all workers of its first stage, for {time:?}"
             );
@@ -79,8 +84,13 @@ pub async fn run(cycles: u64, items: u64, seed: u64) -> Outcome {
         }
     }
     let verdict = jobs.finish(&mut fleet).await;
-    println!("seed {seed}: {cycles} cycles");
-    let held = verdict.print();
+    let cut_off = fleet.logged("it goes on dialling").len();
+    println!("seed {seed}: {cycles} cycles; sources that reached nobody and went on: {cut_off}");
+    let vacuous = cycles > 3 && cut_off == 0;
+    if vacuous {
+        println!("VACUOUS: no source was ever parted from all it sends to");
+    }
+    let held = verdict.print() && !vacuous;
     if !held {
         println!("logs and results: {}", fleet.keep().display());
     }

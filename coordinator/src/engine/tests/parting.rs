@@ -38,6 +38,19 @@ fn loses_links(world: &mut World, who: Who) {
     });
 }
 
+/// One task of `fetch`, on the first of two workers.
+fn on_one_of_two() -> (World, Who, Who, Who) {
+    let mut world = World::new();
+    let client = world.client("c");
+    let (a, b) = (world.worker("a", &["fetch"]), world.worker("b", &["fetch"]));
+    let mut pipeline = line(&["fetch"]);
+    pipeline.stages[1].workers = Some(1);
+    world.submit(client, pipeline);
+    world.all_obey();
+    let (first, second) = if world.task(a, 1).is_some() { (a, b) } else { (b, a) };
+    (world, client, first, second)
+}
+
 #[test]
 fn a_source_that_never_reached_anybody_fails_its_job_and_says_why() {
     let mut world = World::new();
@@ -127,14 +140,7 @@ fn the_only_worker_of_a_stage_is_waited_for() {
 
 #[test]
 fn a_task_that_is_not_reached_is_moved_if_another_worker_can_run_it() {
-    let mut world = World::new();
-    let client = world.client("c");
-    let (a, b) = (world.worker("a", &["fetch"]), world.worker("b", &["fetch"]));
-    let mut pipeline = line(&["fetch"]);
-    pipeline.stages[1].workers = Some(1);
-    world.submit(client, pipeline);
-    world.all_obey();
-    let (first, second) = if world.task(a, 1).is_some() { (a, b) } else { (b, a) };
+    let (mut world, client, first, second) = on_one_of_two();
     is_cut_off(&mut world, client);
     obeys(&mut world, client);
     assert!(world.task(first, 1).is_none() && world.task(second, 1).is_some());
@@ -156,14 +162,7 @@ fn a_task_that_is_not_reached_is_moved_if_another_worker_can_run_it() {
 /// With all workers in use, whoever reaches nobody goes; and is back when the network may be whole.
 #[test]
 fn a_task_that_reaches_nobody_is_moved_and_its_worker_is_avoided_for_a_while() {
-    let mut world = World::new();
-    let client = world.client("c");
-    let (a, b) = (world.worker("a", &["fetch"]), world.worker("b", &["fetch"]));
-    let mut pipeline = line(&["fetch"]);
-    pipeline.stages[1].workers = Some(1);
-    world.submit(client, pipeline);
-    world.all_obey();
-    let (first, second) = if world.task(a, 1).is_some() { (a, b) } else { (b, a) };
+    let (mut world, _, first, second) = on_one_of_two();
     loses_links(&mut world, first);
     world.all_obey();
     assert!(world.task(first, 1).is_none() && world.task(second, 1).is_some());
