@@ -113,6 +113,8 @@ fn restore_job(
     job.finished = stored.finished;
     if job.highest.0 > 0 {
         job.begun = job.graph.pipeline().stages().map(|(id, _)| id).collect();
+        // Which of them have had links, nobody stored; what has run is not failed for lost ones.
+        job.reached = job.begun.clone();
         job.phase = JobPhase::Running;
         job.stale = true;
         job.replan = true;

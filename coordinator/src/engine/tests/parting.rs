@@ -189,3 +189,26 @@ fn a_stage_that_has_had_a_link_never_fails_its_job_for_lost_links() {
         assert_eq!(world.phase().name(), if reached { "running" } else { "failed" });
     }
 }
+
+/// What had links once is parted by the network, also in a later life of the coordinator.
+#[test]
+fn a_restart_does_not_forget_that_there_were_links() {
+    let mut world = World::new();
+    let (client, worker) = (world.client("c"), world.worker("w", &["l"]));
+    let m = world.worker("m", &["m"]);
+    world.submit(client, line(&["l", "m"]));
+    world.all_obey();
+    world.tell(worker, 1, |task| task.reached = true);
+    world.restart();
+    for who in [client, worker, m] {
+        world.connect(who);
+    }
+    world.all_obey();
+    for _ in 0..5 {
+        if world.phase().name() == "running" {
+            loses_links(&mut world, worker);
+            world.all_obey();
+        }
+    }
+    assert_eq!(world.phase().name(), "running");
+}
